@@ -1,0 +1,57 @@
+"""What a check answers, and what is known of an image when all its checks have answered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from enum import Enum
+from typing import Any
+
+
+class Status(str, Enum):
+    """A check's answer. Only `PASSED` is positive evidence."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    BLOCKED = "blocked"
+    NOT_RUN = "not-run"
+    ERROR = "error"
+
+
+class Level(str, Enum):
+    """How much of the evidence was gathered: everything that needs no GPU, or all of it."""
+
+    IMAGE = "image"
+    GPU = "gpu"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One check's answer, with what was measured against what was required.
+
+    check: dotted id, such as `torch.import`, or `build.<part>` for a build that failed.
+    evidence: error text or log lines, as the tool printed them; `because.matches` is searched in it.
+    data: further measurements for machines (numbers, lists); report and certificate carry them unchanged.
+    """
+
+    check: str
+    status: Status
+    required: str = ""
+    measured: str = ""
+    evidence: str = ""
+    seconds: float = 0.0
+    data: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the finding as `report.json` holds it."""
+        return {**asdict(self), "status": self.status.value, "seconds": round(self.seconds, 3)}
+
+    @classmethod
+    def from_json(cls, raw: dict[str, Any]) -> Finding:
+        """Read a finding back from `report.json` or from the line that a check printed."""
+        return cls(**{**raw, "status": Status(raw["status"])})
+
+
+def root_failures(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Return the findings that failed themselves; blocked ones are their consequences."""
+    return tuple(finding for finding in findings if finding.status is Status.FAILED)
