@@ -1,0 +1,196 @@
+"""The report of a run as data, and its JSON form (schema 1 of `report.json`)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from assay.errors import UsageError
+from assay.findings import Finding, Level, root_failures
+
+SCHEMA = 1
+VerdictWord = Literal["certified", "rejected", "inconclusive"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageRecord:
+    """The image that was judged: its id in the engine (the config digest), its tags, and its size in bytes."""
+
+    id: str
+    tags: tuple[str, ...] = ()
+    size: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowReport:
+    """One row of a run: what was expected, what was found, and why the verdict is what it is.
+
+    why: one line; for an inconclusive row it names the cause and what to do.
+    cached: the verdict comes from a certificate of an earlier run, and nothing was built or started for it.
+    build_seconds, check_seconds: wall time of this verdict's build and checks, the earlier ones when cached.
+    gpu: the GPU that the row was judged on: `name`, `uuid`, `driver`; none at level `image`.
+    """
+
+    id: str
+    what: str
+    expect: str
+    verdict: VerdictWord
+    as_expected: bool
+    level: Level
+    why: str = ""
+    because: tuple[dict[str, str], ...] = ()
+    image: ImageRecord | None = None
+    build_seconds: float = 0.0
+    check_seconds: float = 0.0
+    findings: tuple[Finding, ...] = ()
+    cached: bool = False
+    gpu: dict[str, Any] | None = None
+    ingredients: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def root_failures(self) -> tuple[Finding, ...]:
+        """The findings that failed themselves."""
+        return root_failures(self.findings)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the row as `report.json` holds it."""
+        return {
+            "id": self.id,
+            "what": self.what,
+            "expect": self.expect,
+            "because": list(self.because),
+            "verdict": self.verdict,
+            "as_expected": self.as_expected,
+            "why": self.why,
+            "level": self.level.value,
+            "cached": self.cached,
+            "image": None
+            if self.image is None
+            else {"id": self.image.id, "tags": list(self.image.tags), "size": self.image.size},
+            "gpu": self.gpu,
+            "ingredients": list(self.ingredients),
+            "seconds": {
+                "build": round(self.build_seconds, 1),
+                "checks": round(self.check_seconds, 1),
+            },
+            "root_failures": [finding.check for finding in self.root_failures],
+            "findings": [finding.to_json() for finding in self.findings],
+        }
+
+    @classmethod
+    def from_json(cls, raw: dict[str, Any]) -> RowReport:
+        """Read a row back from `report.json`."""
+        image = raw["image"]
+        return cls(
+            id=raw["id"],
+            what=raw["what"],
+            expect=raw["expect"],
+            because=tuple(raw["because"]),
+            verdict=raw["verdict"],
+            as_expected=raw["as_expected"],
+            why=raw["why"],
+            level=Level(raw["level"]),
+            cached=raw["cached"],
+            image=None
+            if image is None
+            else ImageRecord(id=image["id"], tags=tuple(image["tags"]), size=image["size"]),
+            gpu=raw["gpu"],
+            ingredients=tuple(raw["ingredients"]),
+            build_seconds=raw["seconds"]["build"],
+            check_seconds=raw["seconds"]["checks"],
+            findings=tuple(Finding.from_json(finding) for finding in raw["findings"]),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """All rows of a run, in the order of the matrix.
+
+    storage: bytes of all images together and the part of it that they share, `{"total": ..., "shared": ...}`.
+    """
+
+    level: Level
+    rows: tuple[RowReport, ...]
+    started: str = ""
+    seconds: float = 0.0
+    engine: str = ""
+    storage: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def as_expected(self) -> bool:
+        """Whether every row came out as the matrix expects; a report without rows proves nothing."""
+        return bool(self.rows) and all(row.as_expected for row in self.rows)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as `report.json` holds it."""
+        return {
+            "schema": SCHEMA,
+            "level": self.level.value,
+            "as_expected": self.as_expected,
+            "started": self.started,
+            "seconds": round(self.seconds, 1),
+            "engine": self.engine,
+            "storage": self.storage,
+            "rows": [row.to_json() for row in self.rows],
+        }
+
+
+def read(path: Path) -> Report:
+    """Read a `report.json`.
+
+    Raises UsageError, naming the file, when it is missing, is not a report, or has another schema.
+    """
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no such report; run `assay matrix` first") from None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path}: not a readable report: {error}") from error
+    if not isinstance(raw, dict) or raw.get("schema") != SCHEMA:
+        found = raw.get("schema") if isinstance(raw, dict) else type(raw).__name__
+        raise UsageError(f"{path}: report schema {found!r}; this assay reads schema {SCHEMA}")
+    try:
+        return Report(
+            level=Level(raw["level"]),
+            rows=tuple(RowReport.from_json(row) for row in raw["rows"]),
+            started=raw["started"],
+            seconds=raw["seconds"],
+            engine=raw["engine"],
+            storage=raw["storage"],
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"{path}: a report with a part missing or broken: {error!r}") from error
+
+
+def merge(reports: Sequence[Report], order: Sequence[str]) -> tuple[Report, tuple[str, ...]]:
+    """Join reports of single rows, as parallel jobs write them, into one, in the order of the matrix.
+
+    Returns the report and the ids of rows that no report holds. The level is `gpu` only if every row's is.
+    Raises UsageError when two reports hold the same row, or one holds a row that the matrix does not have.
+    """
+    found: dict[str, RowReport] = {}
+    for report in reports:
+        for row in report.rows:
+            if row.id in found:
+                raise UsageError(f"row {row.id!r} is in two of the reports; pass each row's report once")
+            found[row.id] = row
+    strangers = sorted(set(found) - set(order))
+    if strangers:
+        raise UsageError(f"rows that the matrix does not have: {', '.join(strangers)}; is it the right matrix file?")
+    rows = tuple(found[row_id] for row_id in order if row_id in found)
+    merged = Report(
+        level=Level.GPU if rows and all(row.level is Level.GPU for row in rows) else Level.IMAGE,
+        rows=rows,
+        started=min((report.started for report in reports), default=""),
+        seconds=max((report.seconds for report in reports), default=0.0),
+        engine="; ".join(_unique(report.engine for report in reports)),
+        storage={},
+    )
+    return merged, tuple(row_id for row_id in order if row_id not in found)
+
+
+def _unique(words: Iterable[str]) -> list[str]:
+    return [word for word in dict.fromkeys(words) if word]
