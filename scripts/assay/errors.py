@@ -69,3 +69,19 @@ class Busy(AssayError):
     """Another run holds the output folder."""
 
     code = ExitCode.USAGE
+
+
+class CertificateError(AssayError):
+    """A certificate, signature or key is damaged, forged, missing, or is not what it is said to be."""
+
+    code = ExitCode.NOT_AS_EXPECTED
+
+
+class Refused(AssayError):
+    """Publishing would put something into the registry that the evidence does not support."""
+
+    code = ExitCode.NOT_AS_EXPECTED
+
+
+class RegistryError(AssayError):
+    """A registry cannot be reached, does not let us in, or answered something that makes no sense."""
