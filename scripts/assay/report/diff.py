@@ -28,9 +28,23 @@ def diff(before: Report, after: Report) -> tuple[Change, ...]:
     changes: list[Change] = []
     for row_id in [*old, *(row_id for row_id in new if row_id not in old)]:
         if row_id not in new:
-            changes.append(Change(row=row_id, subject="row", before=old[row_id].verdict, after="not in this report"))
+            changes.append(
+                Change(
+                    row=row_id,
+                    subject="row",
+                    before=old[row_id].verdict,
+                    after="not in this report",
+                )
+            )
         elif row_id not in old:
-            changes.append(Change(row=row_id, subject="row", before="not in that report", after=new[row_id].verdict))
+            changes.append(
+                Change(
+                    row=row_id,
+                    subject="row",
+                    before="not in that report",
+                    after=new[row_id].verdict,
+                )
+            )
         else:
             changes.extend(_row_changes(old[row_id], new[row_id]))
     return tuple(changes)
@@ -44,10 +58,19 @@ def _row_changes(old: RowReport, new: RowReport) -> list[Change]:
         "image": (_image(old), _image(new)),
         "gpu": (_gpu(old), _gpu(new)),
     }
-    ingredients = {item["name"]: item for item in old.ingredients}, {item["name"]: item for item in new.ingredients}
+    ingredients = (
+        {item["name"]: item for item in old.ingredients},
+        {item["name"]: item for item in new.ingredients},
+    )
     for name in sorted({*ingredients[0], *ingredients[1]}):
-        pairs[f"ingredient {name}"] = _ingredient(ingredients[0].get(name)), _ingredient(ingredients[1].get(name))
-    findings = {item.check: item for item in old.findings}, {item.check: item for item in new.findings}
+        pairs[f"ingredient {name}"] = (
+            _ingredient(ingredients[0].get(name)),
+            _ingredient(ingredients[1].get(name)),
+        )
+    findings = (
+        {item.check: item for item in old.findings},
+        {item.check: item for item in new.findings},
+    )
     for check in dict.fromkeys([*findings[0], *findings[1]]):
         pairs[check] = _finding(findings[0].get(check)), _finding(findings[1].get(check))
     return [

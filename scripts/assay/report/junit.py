@@ -42,9 +42,7 @@ def _suite(root: Element, row: RowReport) -> None:
 
 
 def _case(suite: Element, row: RowReport, finding: Finding, *, expected: bool) -> None:
-    case = SubElement(
-        suite, "testcase", classname=row.id, name=finding.check, time=f"{finding.seconds:.1f}"
-    )
+    case = SubElement(suite, "testcase", classname=row.id, name=finding.check, time=f"{finding.seconds:.1f}")
     text = _clean(f"required: {finding.required}\nmeasured: {finding.measured}\n{finding.evidence}")
     if finding.status is Status.FAILED and not expected:
         SubElement(case, "failure", message=_clean(finding.measured)).text = text

@@ -94,9 +94,7 @@ class RowReport:
             why=raw["why"],
             level=Level(raw["level"]),
             cached=raw["cached"],
-            image=None
-            if image is None
-            else ImageRecord(id=image["id"], tags=tuple(image["tags"]), size=image["size"]),
+            image=None if image is None else ImageRecord(id=image["id"], tags=tuple(image["tags"]), size=image["size"]),
             gpu=raw["gpu"],
             ingredients=tuple(raw["ingredients"]),
             build_seconds=raw["seconds"]["build"],

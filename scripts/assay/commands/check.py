@@ -1,0 +1,44 @@
+"""Run the checks of a row on any image that the engine has, whoever built it.
+
+Writes --out/report.json with that one row. Exit 0 when the image is certified, 1 when it is rejected, 3 when the
+evidence is inconclusive, whatever the matrix expects of the row.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from rich.console import Console
+
+from assay.commands.common import add_judging_options, add_matrix_options, read_matrix
+from assay.commands.matrix import interruptible
+from assay.errors import ExitCode, UsageError
+from assay.progress import View
+from assay.report.table import table
+from assay.workflow import Settings, check_image
+
+CODES = {
+    "certified": ExitCode.AS_EXPECTED,
+    "rejected": ExitCode.NOT_AS_EXPECTED,
+    "inconclusive": ExitCode.INCONCLUSIVE,
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
+    parser.add_argument("image", metavar="IMAGE", help="tag or id of an image in the engine")
+    add_matrix_options(parser)
+    add_judging_options(parser)
+    parser.add_argument("--key", metavar="FILE", help="private key (PEM) to sign the certificate with")
+
+
+def run(args: argparse.Namespace) -> ExitCode:
+    """Check the image."""
+    if len(args.row) != 1:
+        raise UsageError("assay check judges one image as one row: give --row ID once")
+    matrix, (row,) = read_matrix(args)
+    view = View([row.id])
+    with interruptible() as cancel:
+        report = check_image(args.image, matrix, row, Settings.from_arguments(args), view=view, cancel=cancel)
+    Console().print(table(report))
+    return ExitCode.INTERRUPTED if cancel.is_set() else CODES[report.rows[0].verdict]

@@ -1,0 +1,73 @@
+"""Options that commands share, and the matrix that they name."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from assay import checks
+from assay.matrix import Matrix, load
+from assay.matrix.row import Row
+
+
+def add_matrix_options(parser: argparse.ArgumentParser, *, out: bool = True) -> None:
+    """Add `--matrix`, `--row` and, where the command writes, `--out`."""
+    parser.add_argument(
+        "--matrix",
+        type=Path,
+        default=Path("matrix.toml"),
+        metavar="FILE",
+        help="the matrix (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--row",
+        action="append",
+        default=[],
+        metavar="ID",
+        help="only this row; may be given more than once",
+    )
+    if out:
+        add_out(parser)
+
+
+def add_out(parser: argparse.ArgumentParser) -> None:
+    """Add `--out`."""
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("build"),
+        metavar="DIR",
+        help="folder for everything that is written (default: %(default)s)",
+    )
+
+
+def add_judging_options(parser: argparse.ArgumentParser) -> None:
+    """Add what commands that judge images share: level, GPU, wheelhouses."""
+    parser.add_argument(
+        "--level",
+        choices=("auto", "image", "gpu"),
+        default="auto",
+        help="image: what needs no GPU; gpu: all of it; auto (default): gpu where there is one",
+    )
+    parser.add_argument(
+        "--gpu",
+        metavar="HOW",
+        help="how containers reach the GPU: runtime, cdi, devices or none, or a GPU's index or UUID (default: found)",
+    )
+    parser.add_argument(
+        "--wheelhouse",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="folder with flash-attn wheels to use before any is downloaded or compiled; may be given more than once",
+    )
+
+
+def read_matrix(args: argparse.Namespace) -> tuple[Matrix, tuple[Row, ...]]:
+    """Return the matrix that the command line names and the rows that it selects.
+
+    Raises MatrixError with every problem of the file; UsageError for a row that the matrix does not have.
+    """
+    matrix = load(args.matrix, known_checks=checks.registry())
+    return matrix, matrix.select(args.row)

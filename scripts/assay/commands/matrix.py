@@ -1,0 +1,73 @@
+"""Build every row's image, check it, and certify or reject it.
+
+A row whose certificate of an earlier run still holds (same row, ingredients, checks, releases, image) is not built or
+checked again. Everything is written into --out: report.json, report.html, junit.xml, and a folder per row.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+
+from assay.commands.common import add_judging_options, add_matrix_options, read_matrix
+from assay.commands.report import exit_code
+from assay.errors import ExitCode, UsageError
+from assay.progress import View
+from assay.report.table import table
+from assay.workflow import Settings, run_matrix
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
+    add_matrix_options(parser)
+    add_judging_options(parser)
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="rows at a time (default: %(default)s)")
+    parser.add_argument("--fresh", action="store_true", help="judge every row anew, whatever its certificate says")
+    parser.add_argument(
+        "--key",
+        metavar="FILE",
+        help="private key (PEM) to sign certificates with, as `assay key` makes it",
+    )
+
+
+def run(args: argparse.Namespace) -> ExitCode:
+    """Run the matrix."""
+    if args.jobs < 1:
+        raise UsageError(f"--jobs {args.jobs}: at least one row at a time")
+    matrix, rows = read_matrix(args)
+    settings = Settings.from_arguments(args)
+    view = View([row.id for row in rows])
+    with interruptible() as cancel:
+        report = run_matrix(matrix, rows, settings, view=view, cancel=cancel)
+    Console().print(table(report))
+    print(f"report: {args.out}/report.html, {args.out}/report.json", file=sys.stderr)
+    return ExitCode.INTERRUPTED if cancel.is_set() else exit_code(report, missing=False)
+
+
+@contextmanager
+def interruptible() -> Iterator[threading.Event]:
+    """Turn the first Ctrl-C or SIGTERM into an event that work looks at; a second one ends the process at once."""
+    cancel = threading.Event()
+
+    def interrupt(number: int, _frame: Any) -> None:
+        cancel.set()
+        for again in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(again, signal.SIG_DFL)
+        print(
+            f"\nassay: {signal.Signals(number).name}: stopping what runs; once more ends at once",
+            file=sys.stderr,
+        )
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield cancel
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

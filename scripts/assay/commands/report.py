@@ -1,0 +1,71 @@
+"""Show the last report again, or merge the reports of parallel jobs.
+
+--merge takes report.json files or folders that hold them, writes the merged report into --out, and exits 3 when a row
+of the matrix is in none of them: a row that was not judged proves nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from assay.commands.common import add_matrix_options, read_matrix
+from assay.commands.diff import report_path
+from assay.errors import ExitCode, UsageError
+from assay.report import write
+from assay.report.model import Report, merge, read
+from assay.report.table import table
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
+    add_matrix_options(parser)
+    parser.add_argument(
+        "--merge",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="REPORT",
+        help="reports of single rows to join",
+    )
+
+
+def run(args: argparse.Namespace) -> ExitCode:
+    """Print the report, after merging where asked to."""
+    missing: tuple[str, ...] = ()
+    if args.merge:
+        _, rows = read_matrix(args)
+        paths = [report_path(path) for path in args.merge]
+        reports = [read(path) for path in paths]
+        report, missing = merge(reports, [row.id for row in rows])
+        for path, part in zip(paths, reports, strict=True):
+            _bring_row_folders(path.parent, part, args.out)
+        write(report, args.out)
+    else:
+        report = read(report_path(args.out))
+    Console().print(table(report))
+    for row_id in missing:
+        print(f"assay: row {row_id} is in none of the reports", file=sys.stderr)
+    return exit_code(report, missing=bool(missing))
+
+
+def exit_code(report: Report, *, missing: bool) -> ExitCode:
+    """Return a report's exit code; a row that is missing or inconclusive outweighs one that is not as expected."""
+    if missing or not report.rows or any(row.verdict == "inconclusive" for row in report.rows):
+        return ExitCode.INCONCLUSIVE
+    return ExitCode.AS_EXPECTED if report.as_expected else ExitCode.NOT_AS_EXPECTED
+
+
+def _bring_row_folders(source: Path, report: Report, out: Path) -> None:
+    """Copy the rows' folders (certificate, sample, log) to where the merged report's links expect them."""
+    for row in report.rows:
+        folder, target = source / row.id, out / row.id
+        if folder.is_dir() and folder.resolve() != target.resolve():
+            try:
+                shutil.copytree(folder, target, dirs_exist_ok=True)
+            except OSError as error:
+                raise UsageError(f"cannot copy {folder} to {target}: {error}") from error

@@ -1,0 +1,163 @@
+"""What a maintainer sees while rows are being built and judged.
+
+On a terminal: a table that redraws itself, one line per row, with what the row is doing, for how long, and how
+many bytes. Elsewhere (a log file, CI): a line whenever a row changes what it does, and one every `HEARTBEAT` seconds for rows
+that stay at it, so that a long step never looks like a hang.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from assay.report.table import VERDICT_STYLE, human_bytes, one_line
+
+HEARTBEAT = 20.0
+
+
+@dataclass
+class _State:
+    phase: str = "waiting"
+    detail: str = ""
+    current: int | None = None
+    total: int | None = None
+    started: float | None = None
+    phase_started: float = field(default_factory=time.monotonic)
+    ended: float | None = None
+    verdict: str = ""
+
+
+class View:
+    """A live view of rows. Its methods may be called from any thread."""
+
+    def __init__(
+        self,
+        rows: Sequence[str],
+        console: Console | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._console = console or Console(stderr=True)
+        self._clock = clock
+        self._states = {row: _State(phase_started=clock()) for row in rows}
+        self._notes: list[str] = []
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._width = max((len(row) for row in rows), default=0)
+
+    @property
+    def terminal(self) -> bool:
+        """Whether somebody watches a screen, rather than a log."""
+        return self._console.is_terminal
+
+    def note(self, text: str) -> None:
+        """Say something that belongs to no row: an engine was started, a package is being installed."""
+        self._print(Text(f"assay: {text}"))
+
+    def phase(self, row: str, phase: str, detail: str = "") -> None:
+        """Say that a row begins something: `base`, `wheel`, `build`, `checks`."""
+        with self._lock:
+            state = self._states[row]
+            now = self._clock()
+            state.started = state.started if state.started is not None else now
+            state.phase, state.detail, state.phase_started = phase, detail, now
+            state.current = state.total = None
+        if not self.terminal:
+            self._line(row, phase, detail)
+
+    def detail(self, row: str, detail: str, current: int | None = None, total: int | None = None) -> None:
+        """Say where inside its phase a row is: the build step or check, and bytes done of all, where known."""
+        with self._lock:
+            state = self._states[row]
+            changed = detail != state.detail
+            state.detail, state.current, state.total = detail, current, total
+        if changed and not self.terminal:
+            self._line(row, state.phase, detail)
+
+    def verdict(self, row: str, verdict: str, why: str, *, cached: bool = False) -> None:
+        """Say that a row is judged."""
+        with self._lock:
+            state = self._states[row]
+            now = self._clock()
+            state.started = state.started if state.started is not None else now
+            state.verdict, state.ended = verdict, now
+            state.detail = f"{why} (from its certificate)" if cached else why
+            seconds = now - state.started
+        if not self.terminal:
+            self._line(row, verdict, f"{one_line(state.detail)} [{seconds:.0f} s]")
+
+    @contextmanager
+    def live(self) -> Iterator[View]:
+        """Show the rows until the block ends."""
+        if self.terminal:
+            with Live(get_renderable=self._render, console=self._console, refresh_per_second=4):
+                yield self
+            return
+        beat = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+        beat.start()
+        try:
+            yield self
+        finally:
+            self._stop.set()
+            beat.join()
+
+    def _beat(self) -> None:
+        while not self._stop.wait(HEARTBEAT):
+            with self._lock:
+                busy = [
+                    (row, state)
+                    for row, state in self._states.items()
+                    if state.started is not None and state.ended is None
+                ]
+            now = self._clock()
+            for row, state in busy:
+                quiet = now - state.phase_started
+                if quiet >= HEARTBEAT:
+                    self._line(
+                        row,
+                        state.phase,
+                        f"{state.detail} {_amount(state)} ... {quiet:.0f} s".replace("  ", " "),
+                    )
+
+    def _line(self, row: str, phase: str, detail: str) -> None:
+        self._print(Text(f"{time.strftime('%H:%M:%S')} {row:<{self._width}}  {phase:<12} {detail}".rstrip()))
+
+    def _print(self, text: Text) -> None:
+        self._console.print(text, soft_wrap=True, highlight=False)
+
+    def _render(self) -> RenderableType:
+        grid = Table(box=box.SIMPLE_HEAD, expand=True)
+        grid.add_column("row", no_wrap=True)
+        grid.add_column("state", no_wrap=True)
+        grid.add_column("what", ratio=1, no_wrap=True, overflow="ellipsis")
+        grid.add_column("bytes", no_wrap=True, justify="right")
+        grid.add_column("time", no_wrap=True, justify="right")
+        now = self._clock()
+        with self._lock:
+            for row, state in self._states.items():
+                style = VERDICT_STYLE.get(state.verdict, "dim" if state.started is None else "cyan")
+                seconds = 0.0 if state.started is None else (state.ended or now) - state.started
+                grid.add_row(
+                    Text(row),
+                    Text(state.verdict or state.phase, style=style),
+                    Text(one_line(state.detail)),
+                    Text("" if state.verdict else _amount(state)),
+                    Text(f"{int(seconds) // 60}:{int(seconds) % 60:02d}"),
+                )
+        return Group(grid)
+
+
+def _amount(state: _State) -> str:
+    if state.current is None:
+        return ""
+    if not state.total:
+        return human_bytes(state.current)
+    return f"{human_bytes(state.current)} of {human_bytes(state.total)}"

@@ -1,0 +1,337 @@
+"""What happens to one row: composed, looked up, built, checked, judged, put on record."""
+
+from __future__ import annotations
+
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+from assay import __version__, base, checks, wheels
+from assay.certificate import (
+    CacheInputs,
+    GpuUsed,
+    ImageIdentity,
+    Ingredient,
+    RowEvidence,
+    cache,
+    make_certificate,
+    row_json,
+    store,
+)
+from assay.compose import Composed, compose
+from assay.engine import BuildEvent, Engine, GpuAccess
+from assay.errors import AssayError, BuildFailed, CertificateError
+from assay.files import write_atomically, write_json
+from assay.findings import Finding, Level, Status
+from assay.keys import SigningKey
+from assay.matrix.row import Row
+from assay.network import NetworkSettings
+from assay.progress import View
+from assay.releases import Releases
+from assay.report import ImageRecord, RowReport
+from assay.verdict import Verdict, judge
+from assay.wheels import Wheel
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surroundings:
+    """What all rows of a run share: the engine, the machine's network, where things go, who watches.
+
+    folder: of the matrix file; a row's `files` are found from there.
+    """
+
+    engine: Engine
+    network: NetworkSettings
+    releases: Releases
+    folder: Path
+    out: Path
+    level: Level
+    gpu: GpuAccess | None
+    wheelhouses: tuple[Path, ...]
+    fresh: bool
+    key: SigningKey | None
+    view: View
+    cancel: threading.Event
+
+
+def judge_row(row: Row, around: Surroundings) -> RowReport:
+    """Take one row from its line in the matrix to its verdict.
+
+    Trouble of any kind makes the row inconclusive and says why; it never reaches the other rows.
+    """
+    return _guarded(row, around, lambda: _judge(row, around))
+
+
+def check_row(image: str, row: Row, around: Surroundings) -> RowReport:
+    """Judge an image that is there already, as `row`."""
+    return _guarded(row, around, lambda: _check(image, row, around))
+
+
+def _guarded(row: Row, around: Surroundings, work: Callable[[], RowReport]) -> RowReport:
+    try:
+        report = work()
+    except AssayError as error:
+        report = inconclusive(row, around.level, str(error))
+    except Exception as error:
+        trace = around.out / row.id / "defect.txt"
+        write_atomically(trace, traceback.format_exc())
+        report = inconclusive(row, around.level, f"assay itself broke: {error!r}; please report {trace}")
+    around.view.verdict(row.id, report.verdict, report.why, cached=report.cached)
+    return report
+
+
+def inconclusive(row: Row, level: Level, why: str) -> RowReport:
+    """Return the report of a row about which nothing could be found out."""
+    return RowReport(
+        id=row.id,
+        what=row.what,
+        expect=row.expect,
+        because=_because(row),
+        verdict="inconclusive",
+        as_expected=False,
+        level=level,
+        why=why,
+    )
+
+
+def _judge(row: Row, around: Surroundings) -> RowReport:
+    folder = around.out / row.id
+    wheel = wheels.lookup(row, wheelhouses=around.wheelhouses)
+    composed = _compose(row, wheel, around)
+    cached = None if around.fresh else _recorded(row, composed, wheel, around)
+    if cached:
+        return cached
+    # From here on the old record says nothing about what is in the folder.
+    (folder / store.NAME).unlink(missing_ok=True)
+
+    started, clock = datetime.now(timezone.utc), time.monotonic()
+    try:
+        base_image, wheel, composed, image_id = _build(row, wheel, composed, around)
+    except BuildFailed as failure:
+        finding = build_finding(failure, time.monotonic() - clock)
+        verdict = judge(row, [finding], checks.required(row, around.level))
+        evidence = _evidence(row, around, verdict, [finding], None, composed, None, wheel, started)
+        return _record(evidence, row, around, build_seconds=time.monotonic() - clock)
+    build_seconds = time.monotonic() - clock
+    image = _identity(image_id, around.engine)
+    findings = run_checks(row, image_id, wheel, around)
+    verdict = judge(row, findings, checks.required(row, around.level))
+    evidence = _evidence(row, around, verdict, findings, image, composed, base_image.digest, wheel, started)
+    return _record(evidence, row, around, build_seconds=build_seconds)
+
+
+def _build(
+    row: Row, wheel: Wheel | None, composed: Composed, around: Surroundings
+) -> tuple[base.BaseImage, Wheel | None, Composed, str]:
+    """Return the base, the wheel, the composition and the id of the built image."""
+    view, on_event = around.view, _follow(row, around)
+    view.phase(row.id, "base", row.base)
+    base_image = base.ensure(around.engine, row.base, around.network, on_event=on_event)
+    if wheel is None:
+        view.phase(row.id, "wheel", f"flash-attn {row.flash_attn.version}")
+        wheel = wheels.provide(
+            row,
+            engine=around.engine,
+            wheelhouses=around.wheelhouses,
+            network=around.network,
+            out=around.out,
+            on_event=on_event,
+        )
+        if wheel is not None:
+            composed = _compose(row, wheel, around)
+    view.phase(row.id, "build")
+    image_id = around.engine.build(
+        composed.folder,
+        dockerfile=composed.dockerfile.name,
+        tag=image_tag(row),
+        labels=composed.labels,
+        network="host",
+        cancel=around.cancel,
+        on_event=on_event,
+        log=around.out / row.id / "build.log",
+    )
+    return base_image, wheel, composed, image_id
+
+
+def run_checks(row: Row, image: str, wheel: Wheel | None, around: Surroundings) -> list[Finding]:
+    """Run the row's checks in the image and write `findings.json`; the first picture goes to `sample.png`."""
+    around.view.phase(row.id, "checks")
+    findings = checks.run(
+        around.engine,
+        image,
+        row,
+        level=around.level,
+        gpu=around.gpu,
+        wheel=wheel,
+        out=around.out,
+        cancel=around.cancel,
+        on_finding=lambda finding: around.view.detail(row.id, f"{finding.check}: {finding.status.value}"),
+    )
+    write_json(around.out / row.id / "findings.json", [finding.to_json() for finding in findings])
+    return findings
+
+
+def image_tag(row: Row) -> str:
+    """Return the name that a row's image has in the engine."""
+    return f"assay/{row.id}:latest"
+
+
+def build_finding(failure: BuildFailed, seconds: float) -> Finding:
+    """Return a failed build as a finding."""
+    return Finding(
+        check=f"build.{failure.part}",
+        status=Status.FAILED,
+        required=f"part {failure.part} of the image builds",
+        measured=f"this step exited with an error: {failure.step}",
+        evidence="\n".join(failure.log),
+        seconds=seconds,
+    )
+
+
+def _compose(row: Row, wheel: Wheel | None, around: Surroundings) -> Composed:
+    return compose(
+        row,
+        out=around.out,
+        network=around.network,
+        wheel=wheel,
+        frontend="buildkit" if around.engine.buildkit else "classic",
+        link=around.engine.supports_copy_link,
+    )
+
+
+def _recorded(row: Row, composed: Composed, wheel: Wheel | None, around: Surroundings) -> RowReport | None:
+    """Return the row's report from its certificate, if that still holds."""
+    try:
+        certificate = store.read(around.out / row.id / store.NAME)
+    except (FileNotFoundError, CertificateError):
+        return None
+    inputs = CacheInputs(
+        row=row_json(row),
+        image_id=around.engine.image_id(image_tag(row)),
+        dockerfile_digest=composed.digest,
+        ingredients=_ingredients(row, composed, wheel),
+        checks_digest=checks.digest(),
+        releases_digest=around.releases.digest,
+        level=around.level,
+        required=checks.required(row, around.level),
+        gpu=_gpu_used(around.gpu),
+        key=around.key.public if around.key else None,
+    )
+    valid, why = cache.still_valid(certificate, inputs)
+    if not valid:
+        around.view.note(f"{row.id}: judged anew: {why}")
+        return None
+    evidence = certificate.evidence
+    seconds = (evidence.finished - evidence.started).total_seconds()
+    check_seconds = sum(finding.seconds for finding in evidence.findings)
+    return _report(evidence, row, build_seconds=max(0.0, seconds - check_seconds), cached=True)
+
+
+def _evidence(
+    row: Row,
+    around: Surroundings,
+    verdict: Verdict,
+    findings: list[Finding],
+    image: ImageIdentity | None,
+    composed: Composed,
+    base_digest: str | None,
+    wheel: Wheel | None,
+    started: datetime,
+) -> RowEvidence:
+    return RowEvidence(
+        row=row_json(row),
+        verdict=verdict,
+        level=around.level,
+        required=tuple(checks.required(row, around.level)),
+        findings=tuple(findings),
+        image=image,
+        dockerfile_digest=composed.digest,
+        base_digest=base_digest,
+        ingredients=_ingredients(row, composed, wheel),
+        checks_digest=checks.digest(),
+        releases_digest=around.releases.digest,
+        gpu=_gpu_used(around.gpu),
+        started=started,
+        finished=datetime.now(timezone.utc),
+        assay_version=__version__,
+        builder=f"Docker Engine {around.engine.version}",
+    )
+
+
+def _record(evidence: RowEvidence, row: Row, around: Surroundings, *, build_seconds: float) -> RowReport:
+    """Put a verdict on record, unless there is none; a cancelled run proves nothing either way."""
+    if around.cancel.is_set():
+        return inconclusive(row, around.level, "interrupted")
+    if evidence.verdict.verdict != "inconclusive":
+        store.write(around.out / row.id / store.NAME, make_certificate(evidence, around.key))
+    return _report(evidence, row, build_seconds=build_seconds, cached=False)
+
+
+def _report(evidence: RowEvidence, row: Row, *, build_seconds: float, cached: bool) -> RowReport:
+    """Return the report of a row from its evidence, fresh or read back from its certificate."""
+    return RowReport(
+        id=row.id,
+        what=row.what,
+        expect=row.expect,
+        because=_because(row),
+        verdict=evidence.verdict.verdict,
+        as_expected=evidence.verdict.as_expected,
+        level=evidence.level,
+        why=evidence.verdict.why,
+        image=None
+        if evidence.image is None
+        else ImageRecord(id=evidence.image.id, tags=evidence.image.tags, size=evidence.image.size),
+        build_seconds=build_seconds,
+        check_seconds=sum(finding.seconds for finding in evidence.findings) if evidence.image else 0.0,
+        findings=evidence.findings,
+        cached=cached,
+        gpu=asdict(evidence.gpu) if evidence.gpu else None,
+        ingredients=tuple(asdict(ingredient) for ingredient in evidence.ingredients),
+    )
+
+
+def _ingredients(row: Row, composed: Composed, wheel: Wheel | None) -> tuple[Ingredient, ...]:
+    """Return what goes into the row's image, as far as it is known before the build."""
+    locks = [
+        Ingredient(name=f"lock {path.name}", version=sha256[:12], sha256=sha256, source="docker/locks")
+        for path, sha256 in composed.locks
+    ]
+    if wheel is None:
+        return tuple(locks)
+    return (
+        *locks,
+        Ingredient(
+            name="flash-attn",
+            version=wheel.version,
+            sha256=wheel.sha256,
+            source=wheel.source,
+            compiler=wheel.compiler,
+        ),
+    )
+
+
+def _identity(image_id: str, engine: Engine) -> ImageIdentity:
+    details = engine.inspect(image_id)
+    return ImageIdentity(id=image_id, size=details.size, tags=details.tags)
+
+
+def _gpu_used(gpu: GpuAccess | None) -> GpuUsed | None:
+    return None if gpu is None else GpuUsed(name=gpu.name, uuid=gpu.uuid, driver=gpu.driver)
+
+
+def _because(row: Row) -> tuple[dict[str, str], ...]:
+    return tuple({"check": reason.check, "matches": reason.matches} for reason in row.because)
+
+
+def _follow(row: Row, around: Surroundings) -> Callable[[BuildEvent], None]:
+    """Return what turns build events into the row's line in the view."""
+
+    def follow(event: BuildEvent) -> None:
+        if event.status in ("started", "progress"):
+            around.view.detail(row.id, event.line or event.step, event.current_bytes, event.total_bytes)
+
+    return follow

@@ -1,0 +1,146 @@
+"""A run: every row of a matrix on one engine, and the report of it."""
+
+from __future__ import annotations
+
+import argparse
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Literal
+
+from assay import keys, releases
+from assay.engine import Engine, GpuAccess
+from assay.errors import EngineError
+from assay.files import exclusive
+from assay.findings import Level
+from assay.matrix import Matrix
+from assay.matrix.row import Row
+from assay.network import NetworkSettings
+from assay.progress import View
+from assay.report import Report, RowReport, write
+from assay.row_run import Surroundings, check_row, inconclusive, judge_row
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What the command line decides about a run.
+
+    level: `auto` takes the GPU where there is one. gpu: how containers reach it, found out when None. key: file of the
+    private key that signs certificates, or None for unsigned ones.
+    """
+
+    out: Path
+    level: Literal["auto", "image", "gpu"] = "auto"
+    gpu: str | None = None
+    jobs: int = 1
+    wheelhouses: tuple[Path, ...] = ()
+    fresh: bool = False
+    key: Path | None = None
+
+    @classmethod
+    def from_arguments(cls, args: argparse.Namespace) -> Settings:
+        """Read the options of `assay matrix` or `assay check`."""
+        return cls(
+            out=args.out,
+            level=args.level,
+            gpu=args.gpu,
+            jobs=getattr(args, "jobs", 1),
+            wheelhouses=tuple(args.wheelhouse),
+            fresh=getattr(args, "fresh", False),
+            key=Path(args.key) if args.key else None,
+        )
+
+
+def run_matrix(
+    matrix: Matrix, rows: Sequence[Row], settings: Settings, *, view: View, cancel: threading.Event
+) -> Report:
+    """Judge the rows and write the report into `settings.out`.
+
+    Raises Busy when another run is at work there, EngineError when there is no engine to work with.
+    """
+    with exclusive(settings.out):
+        around = _surroundings(matrix, settings, view, cancel)
+
+        def judge(row: Row) -> RowReport:
+            if cancel.is_set():
+                return inconclusive(row, around.level, "interrupted before it began")
+            return judge_row(row, around)
+
+        started = datetime.now(timezone.utc)
+        clock = time.monotonic()
+        with view.live(), ThreadPoolExecutor(settings.jobs, thread_name_prefix="row") as pool:
+            reports = tuple(pool.map(judge, rows))
+        report = Report(
+            level=around.level,
+            rows=reports,
+            started=started.isoformat(timespec="seconds"),
+            seconds=time.monotonic() - clock,
+            engine=f"Docker Engine {around.engine.version}",
+            storage=around.engine.storage([row.image.id for row in reports if row.image]),
+        )
+        write(report, settings.out)
+        return report
+
+
+def check_image(
+    image: str, matrix: Matrix, row: Row, settings: Settings, *, view: View, cancel: threading.Event
+) -> Report:
+    """Judge one image, whoever built it, as `row`, and write the report of that one row.
+
+    Raises EngineError when the engine does not have the image.
+    """
+    with exclusive(settings.out):
+        around = _surroundings(matrix, settings, view, cancel)
+        started, clock = datetime.now(timezone.utc), time.monotonic()
+        with view.live():
+            row_report = check_row(image, row, around)
+        report = Report(
+            level=around.level,
+            rows=(row_report,),
+            started=started.isoformat(timespec="seconds"),
+            seconds=time.monotonic() - clock,
+            engine=f"Docker Engine {around.engine.version}",
+        )
+        write(report, settings.out)
+        return report
+
+
+def _surroundings(matrix: Matrix, settings: Settings, view: View, cancel: threading.Event) -> Surroundings:
+    engine = Engine.connect(on_note=view.note)
+    view.note(f"Docker Engine {engine.version} at {engine.host}")
+    level, gpu = _level(settings, engine, view)
+    return Surroundings(
+        engine=engine,
+        network=NetworkSettings.from_host(),
+        releases=releases.load(),
+        folder=matrix.path.parent,
+        out=settings.out,
+        level=level,
+        gpu=gpu,
+        wheelhouses=settings.wheelhouses,
+        fresh=settings.fresh,
+        key=keys.load_signing_key(settings.key) if settings.key else None,
+        view=view,
+        cancel=cancel,
+    )
+
+
+def _level(settings: Settings, engine: Engine, view: View) -> tuple[Level, GpuAccess | None]:
+    """Return the level of this run, and the GPU for it. Raises EngineError when level gpu is asked for without one."""
+    if settings.level == "image":
+        return Level.IMAGE, None
+    gpu = engine.gpu_access(settings.gpu)
+    if gpu is not None:
+        view.note(f"level gpu: {gpu.name}, driver {gpu.driver}")
+        return Level.GPU, gpu
+    if settings.level == "gpu":
+        raise EngineError(
+            "--level gpu: no GPU that containers on this engine could reach; check `nvidia-smi` on the engine's host, "
+            "say how with --gpu, or certify without one with --level image"
+        )
+    view.note("no GPU here: level image; nothing that needs a GPU is asked, and nothing of level gpu counts as passed")
+    return Level.IMAGE, None

@@ -1,0 +1,56 @@
+"""What the live view says, on a terminal and in a log."""
+
+from __future__ import annotations
+
+import io
+import time
+
+from rich.console import Console
+
+from assay import progress
+from assay.progress import View
+
+
+def plain(**options):
+    console = Console(file=io.StringIO(), force_terminal=False, width=200)
+    return View(["cu121", "cu120"], console, **options), console.file
+
+
+def test_a_log_gets_a_line_whenever_a_row_changes_what_it_does():
+    view, file = plain()
+    view.phase("cu121", "build")
+    view.detail("cu121", "[2/5] RUN uv pip install", 10, 100)
+    view.detail("cu121", "[2/5] RUN uv pip install", 20, 100)
+    view.verdict("cu121", "certified", "every check passed")
+    lines = file.getvalue().splitlines()
+    assert len(lines) == 3, lines
+    assert "certified" in lines[-1]
+
+
+def test_a_row_that_stays_at_it_is_heard_of_in_a_log(monkeypatch):
+    monkeypatch.setattr(progress, "HEARTBEAT", 0.05)
+    view, file = plain()
+    with view.live():
+        view.phase("cu121", "build", "exporting layers")
+        view.detail("cu121", "exporting layers", 2_000_000, 5_000_000_000)
+        wait_for(lambda: "2 MB of 5.00 GB" in file.getvalue())
+        view.verdict("cu121", "rejected", "torch.import")
+    assert file.getvalue().splitlines()[-1].rstrip().endswith("s]")
+
+
+def test_a_terminal_shows_every_row_with_its_state():
+    console = Console(file=io.StringIO(), force_terminal=True, width=120)
+    view = View(["cu121", "cu120"], console)
+    with view.live():
+        view.phase("cu121", "checks", "torch.import")
+        view.verdict("cu120", "rejected", "toolkit.matches-torch", cached=True)
+    text = console.file.getvalue()
+    assert "torch.import" in text
+    assert "(from its certificate)" in text
+
+
+def wait_for(condition, seconds: float = 10.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)
