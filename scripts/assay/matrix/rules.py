@@ -1,0 +1,196 @@
+"""What a row must mean beyond its shape: names that exist, values that go together, an expectation that can come true.
+
+A rule yields (path in the row, message). It judges only what no check could: a row whose releases do not fit together is
+no mistake of the file, it is what the checks are for.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from assay.errors import MatrixError
+from assay.matrix.draft import Draft
+from assay.matrix.locate import TomlPath
+from assay.matrix.schema import ID, HINTS, RowFields
+from assay.releases import Releases
+from assay.suggest import perhaps
+
+# The parts of an image whose building can fail, in the order in which they are stacked.
+PARTS = ("base", "python", "torch", "flash-attn", "runtime", "toolkit", "files")
+
+Problem = tuple[tuple[str | int, ...], str]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the rules look things up in.
+
+    known_checks: ids of all checks; None when they are not known, and ids are held against their form only.
+    folder: where the matrix file lies. broken: paths in the file that the schema refused, and that nothing may follow from.
+    """
+
+    releases: Releases
+    known_checks: Collection[str] | None
+    folder: Path
+    broken: Collection[TomlPath] = ()
+
+
+Rule = Callable[[Draft, RowFields, Context], Iterator[Problem]]
+
+# Reasons that can never come true: (check id or prefix ending in ".", when, why).
+IMPOSSIBLE: tuple[tuple[str, Callable[[RowFields], bool], str], ...] = (
+    ("sample.", lambda row: row.runtime == "none", 'runtime = "none" leaves out what draws the sample'),
+    ("flash-attn.", lambda row: row.flash_attn.source == "none", 'flash-attn.source = "none" leaves it out'),
+    (
+        "build.flash-attn",
+        lambda row: row.flash_attn.source in ("none", "base"),
+        "nothing of flash-attn is built with that flash-attn.source",
+    ),
+    ("build.torch", lambda row: row.torch == "base", 'torch = "base": nothing of it is built'),
+    ("build.toolkit", lambda row: row.toolkit == "none", 'toolkit = "none": nothing of it is built'),
+    ("build.runtime", lambda row: row.runtime == "none", 'runtime = "none": nothing of it is built'),
+    ("build.files", lambda row: not row.files, "the row lays no files over the image"),
+)
+
+
+def problems(draft: Draft, context: Context) -> Iterator[tuple[TomlPath, str]]:
+    """Yield everything that is wrong with a row, with the place in the file that says it."""
+    row = draft.fields()
+    for rule in RULES:
+        for keys, message in rule(draft, row, context):
+            yield draft.where(*keys), message
+
+
+def _names(draft: Draft, row: RowFields, context: Context) -> Iterator[Problem]:
+    """CUDA release, torch build, GPUs and compiler are in the tables, and that Python has such a torch."""
+    releases = context.releases
+    lookups: list[tuple[tuple[str | int, ...], Callable[[str], object], str]] = [(("cuda",), releases.cuda, row.cuda)]
+    if row.torch != "base":
+        lookups.append((("torch",), releases.torch, row.torch))
+    if row.flash_attn.source in ("auto", "compile"):
+        lookups.append((("flash-attn", "nvcc"), releases.compiler, row.flash_attn.nvcc))
+    lookups += [(("gpus", index), releases.gpu, name) for index, name in enumerate(row.gpus)]
+    for keys, look_up, name in lookups:
+        try:
+            look_up(name)
+        except MatrixError as error:
+            yield keys, str(error)
+    build = releases.torches.get(row.torch)
+    if build is not None and row.python not in build.pythons:
+        yield ("python",), f"torch {row.torch} has no wheel for Python {row.python}; {perhaps(row.python, build.pythons)}"
+
+
+def _id(draft: Draft, row: RowFields, context: Context) -> Iterator[Problem]:
+    """Templates may make ids that a folder or a tag cannot have."""
+    if not re.fullmatch(ID, draft.id):
+        yield ("id",), f"the id cannot be {draft.id!r}: {HINTS[ID]}"
+
+
+def _toolkit(draft: Draft, row: RowFields, context: Context) -> Iterator[Problem]:
+    """There is a toolkit where one is used, and packages where it comes from wheels."""
+    if row.library_path == "toolkit" and row.toolkit == "none":
+        yield ("library-path",), 'library-path = "toolkit" needs a toolkit, and toolkit is "none"'
+    release = context.releases.cudas.get(row.cuda)
+    if row.toolkit == "wheels" and release is not None and not release.packages:
+        yield ("toolkit",), f"releases/cuda.toml names no packages for CUDA {release.name}; toolkit cannot be 'wheels'"
+
+
+def _flash_attn(draft: Draft, row: RowFields, context: Context) -> Iterator[Problem]:
+    """A release wheel is named by address and hash together."""
+    wheel = row.flash_attn
+    if (wheel.url is None) != (wheel.sha256 is None):
+        absent = "sha256" if wheel.sha256 is None else "url"
+        yield ("flash-attn",), f"flash-attn.{absent} is missing: a wheel is named by its url and its sha256 together"
+    elif wheel.source == "release" and wheel.url is None:
+        yield ("flash-attn", "source"), 'flash-attn.source = "release" needs flash-attn.url and flash-attn.sha256'
+
+
+def _files(draft: Draft, row: RowFields, context: Context) -> Iterator[Problem]:
+    """Files to lay over the image lie beside the matrix file."""
+    for target, source in row.files.items():
+        path = PurePosixPath(source)
+        if path.is_absolute() or ".." in path.parts:
+            yield ("files", target), f"{source!r} must lie beside the matrix file: give a relative path without '..'"
+        elif not (context.folder / path).exists():
+            yield ("files", target), f"{source!r} does not exist beside the matrix file ({context.folder})"
+
+
+def _expectation(draft: Draft, row: RowFields, context: Context) -> Iterator[Problem]:
+    """A row says what is expected; only a rejection has reasons, and it has at least one."""
+    if any(path[: len(draft.path)] == draft.path and path[-1] in ("expect", "because") for path in context.broken):
+        return
+    if row.expect is None:
+        yield (), "it does not say what is expected; add expect = \"certify\", or \"reject\" with 'because'"
+    elif row.expect == "certify" and row.because:
+        yield ("because",), "a row with expect = \"certify\" has no 'because'; did you mean expect = \"reject\"?"
+    elif row.expect == "reject" and not row.because and not _touches(context.broken, draft.where("because")):
+        yield ("expect",), "expect = \"reject\" needs 'because': the checks that must fail, and what their evidence shows"
+
+
+def _touches(broken: Collection[TomlPath], path: TomlPath) -> bool:
+    """Say whether something refused lies at or inside a path that ends in a list of reasons."""
+    return path[-1:] == ("because",) and any(other[: len(path)] == path for other in broken)
+
+
+def _reasons(draft: Draft, row: RowFields, context: Context) -> Iterator[Problem]:
+    """Each reason names an existing check that this row can fail, with an expression that can fail to match."""
+    seen: set[str] = set()
+    for index, reason in enumerate(row.because):
+        where = ("because", index)
+        yield from (((*where, "check"), message) for message in _check_id(reason.check, context.known_checks))
+        yield from (((*where, "matches"), message) for message in _expression(reason.matches))
+        for prefix, applies, why in IMPOSSIBLE:
+            named = reason.check.startswith(prefix) if prefix.endswith(".") else reason.check == prefix
+            if named and applies(row):
+                yield (*where, "check"), f"{reason.check!r} can never fail in this row: {why}"
+        if reason.check in seen:
+            yield (*where, "check"), f"{reason.check!r} is named twice; one expression must match its evidence"
+        seen.add(reason.check)
+    builds = [reason.check for reason in row.because if reason.check.startswith("build.")]
+    if builds and len(row.because) > 1:
+        yield (
+            ("because",),
+            f"{builds[0]!r} cannot come with another reason: a build stops where it fails, and leaves nothing to check",
+        )
+
+
+def _check_id(check: str, known_checks: Collection[str] | None) -> Iterator[str]:
+    builds = [f"build.{part}" for part in PARTS]
+    if check in builds:
+        return
+    if known_checks is None:
+        if check.startswith("build.") or "." not in check:
+            yield f"unknown check {check!r}; {perhaps(check, builds)}"
+    elif check not in known_checks:
+        yield f"unknown check {check!r}; {perhaps(check, [*known_checks, *builds])}"
+
+
+def _expression(pattern: str) -> Iterator[str]:
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        yield f"{pattern!r} is not a regular expression: {error}"
+        return
+    if compiled.search(""):
+        yield f"{pattern!r} matches anything; give text that only the true cause prints"
+
+
+RULES: tuple[Rule, ...] = (_id, _names, _toolkit, _flash_attn, _files, _expectation, _reasons)
+
+
+def together(rows: Collection[Draft]) -> Iterator[tuple[TomlPath, str]]:
+    """Yield what is wrong between rows: an id that is taken, a moving tag that two certified rows would fight over."""
+    ids: dict[str, Draft] = {}
+    tags: dict[str, Draft] = {}
+    for draft in rows:
+        if draft.id in ids:
+            yield draft.where("id"), f"the id {draft.id!r} is taken by another row; ids name folders and must differ"
+        ids.setdefault(draft.id, draft)
+        if draft.values.get("expect") == "certify":
+            for tag in dict.fromkeys(draft.values.get("tags", ())):
+                if tag in tags and tags[tag].id != draft.id:
+                    yield draft.where("tags"), f"the tag {tag!r} follows row {tags[tag].id!r} already; a tag follows one row"
+                tags.setdefault(tag, draft)
