@@ -1,0 +1,96 @@
+"""Runs the builder stage of a row in the engine and takes the wheel out of it."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from pathlib import Path
+
+from assay.compose import compose
+from assay.engine import Engine
+from assay.engine.events import OnEvent
+from assay.errors import IngredientError
+from assay.matrix.row import Row
+from assay.network import NetworkSettings
+from assay.wheels import wheel as wheel_file
+from assay.wheels.lean import Recipe
+from assay.wheels.wheel import Wheel
+from assay.wheels.wheelhouse import Store, wanted_kernels
+
+STAGE = "flash-attn-wheel"
+FOLDER_IN_STAGE = "/wheel"
+
+
+def build(
+    row: Row,
+    recipe: Recipe,
+    store: Store,
+    *,
+    engine: Engine,
+    network: NetworkSettings,
+    out: Path,
+    on_event: OnEvent,
+    cancel: threading.Event | None,
+) -> Wheel:
+    """Build the wheel of a recipe, prove that it holds what was asked for, and keep it in the store.
+
+    Raises BuildFailed when a step of the builder stage fails, IngredientError when what comes out is not what was
+    asked for.
+    """
+    source = "skip-cuda" if recipe.skip_cuda else "compile"
+    composed = compose(
+        row,
+        out=out,
+        network=network,
+        wheel=None,
+        frontend="buildkit" if engine.buildkit else "classic",
+        link=engine.supports_copy_link,
+    )
+    image = engine.build(
+        composed.folder,
+        dockerfile=composed.dockerfile.name,
+        tag=None,
+        target=STAGE,
+        labels={},
+        network="host",
+        cancel=cancel,
+        on_event=on_event,
+        log=out / row.id / "flash-attn.log",
+    )
+    store.root.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=store.root, prefix=".extract.") as scratch:
+        engine.copy_out(image, FOLDER_IN_STAGE, Path(scratch))
+        found = sorted(Path(scratch).rglob("*.whl"))
+        if len(found) != 1:
+            names = ", ".join(path.name for path in found) or "none"
+            raise IngredientError(f"the builder stage of {row.id} left {names} in {FOLDER_IN_STAGE}, not one wheel")
+        wheel = wheel_file.read(found[0], source=source)
+        verify(wheel, recipe, row)
+        return store.add(recipe.key(), found[0], source=source, record=_record(wheel, recipe))
+
+
+def verify(wheel: Wheel, recipe: Recipe, row: Row) -> None:
+    """Raise IngredientError unless the wheel holds exactly what the recipe says, by its machine code and its names."""
+    version = f"{recipe.version}+{recipe.local_version}"
+    wanted = frozenset() if recipe.skip_cuda else wanted_kernels(row.flash_attn)
+    held = wheel.extension.kernels if wheel.extension else frozenset()
+    problems = [
+        *([f"its version is {wheel.version}, not {version}"] if wheel.version != version else []),
+        *(f"it lacks the kernel {kernel}" for kernel in sorted(wanted - held)),
+        *(f"it holds the kernel {kernel}, which nobody asked for" for kernel in sorted(held - wanted)),
+        *([f"it has machine code for {wheel.archs}, not {recipe.archs}"] if wheel.archs != recipe.archs else []),
+    ]
+    if problems:
+        raise IngredientError(
+            f"{wheel.path.name}, just built, is not what row {row.id} asks for: {'; '.join(problems)}. It was not kept"
+        )
+
+
+def _record(wheel: Wheel, recipe: Recipe) -> dict[str, object]:
+    record = dict(recipe.record())
+    gcc = wheel.extension.gcc if wheel.extension else None
+    if record["compiler"] and gcc:
+        record["compiler"] = f"{record['compiler']}, g++ {gcc}"
+    held = sorted(wheel.extension.kernels) if wheel.extension else []
+    record["kernels"] = [str(kernel) for kernel in held]
+    return record

@@ -1,0 +1,215 @@
+"""Getting the flash-attn wheel of a row, by the first way that leads to one: wheelhouse, release, compile."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from assay import paths, releases
+from assay.engine.events import BuildEvent, OnEvent
+from assay.errors import IngredientError
+from assay.files import write_json
+from assay.matrix.row import Row
+from assay.wheels import lean, release
+from assay.wheels import wheel as wheel_file
+from assay.wheels.wheel import Wheel
+from assay.wheels.wheelhouse import Choice, Store, Target, choose
+
+if TYPE_CHECKING:
+    from assay.engine import Engine
+    from assay.network import NetworkSettings
+
+STEP = "flash-attn wheel"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What every way of getting a wheel is given.
+
+    engine, network: None where nothing may be built or fetched.
+    """
+
+    row: Row
+    wheelhouses: tuple[Path, ...]
+    store: Store
+    out: Path
+    on_event: OnEvent
+    engine: Engine | None = None
+    network: NetworkSettings | None = None
+    cancel: threading.Event | None = None
+
+    def say(self, line: str) -> None:
+        """Tell what was decided, as a line of the step."""
+        self.on_event(BuildEvent(step=STEP, status="progress", line=line))
+
+
+def provide(
+    row: Row,
+    *,
+    engine: Engine,
+    wheelhouses: Sequence[Path],
+    network: NetworkSettings,
+    out: Path,
+    on_event: OnEvent,
+    cancel: threading.Event | None = None,
+) -> Wheel | None:
+    """Return the wheel of a row, fetched or built where it must be; None when the row has none (`none`, `base`).
+
+    out: the run's folder; the builder stage's context and log go to out/ROW.
+
+    Raises IngredientError when no way leads to a wheel that fits, with why each one was passed over, and BuildFailed
+    when the builder stage fails.
+    """
+    return _first(
+        Request(
+            row=row,
+            wheelhouses=tuple(wheelhouses),
+            store=Store(paths.state_dir() / "wheelhouse"),
+            out=out,
+            on_event=on_event,
+            engine=engine,
+            network=network,
+            cancel=cancel,
+        )
+    )
+
+
+def lookup(row: Row, *, wheelhouses: Sequence[Path]) -> Wheel | None:
+    """Return the wheel that `provide` would return, if it is there already: nothing is fetched, nothing built."""
+    request = Request(
+        row=row,
+        wheelhouses=tuple(wheelhouses),
+        store=Store(paths.state_dir() / "wheelhouse"),
+        out=Path(),
+        on_event=lambda _event: None,
+    )
+    for way in WAYS[row.flash_attn.source]:
+        wheel, _why = way(request)
+        if wheel is not None:
+            return wheel
+        if way is _from_release and row.flash_attn.url:
+            return None  # `provide` would fetch it before it looked any further
+    return None
+
+
+def target(row: Row) -> Target:
+    """Return what a wheel of this row must fit.
+
+    A torch that the base image brings is unknown here, and decides nothing.
+    """
+    python = f"cp{row.python.replace('.', '')}"
+    if row.torch == "base":
+        return Target(python=python, flash_attn=row.flash_attn)
+    build = releases.load().torch(row.torch)
+    return Target(
+        python=python,
+        flash_attn=row.flash_attn,
+        torch=build.version,
+        cuda_major=int(build.cuda.partition(".")[0]),
+        cxx11_abi=build.cxx11_abi,
+    )
+
+
+Answer = tuple[Wheel | None, tuple[str, ...]]
+"""The wheel, or why there is none this way."""
+
+
+def _first(request: Request) -> Wheel | None:
+    ways = WAYS[request.row.flash_attn.source]
+    reasons: list[str] = []
+    for way in ways:
+        wheel, why = way(request)
+        if wheel is not None:
+            request.say(f"{wheel.path.name} from {wheel.source}, sha256 {wheel.sha256}")
+            return wheel
+        for reason in why:
+            request.say(f"passed over: {reason}")
+        reasons += why
+    if not ways:
+        return None
+    raise IngredientError(
+        f"row {request.row.id}: no flash-attn {request.row.flash_attn.version} wheel fits it:\n"
+        + "\n".join(f"  {reason}" for reason in reasons)
+        + '\nPut one that fits into a folder and pass it with --wheelhouse, or set flash-attn.source = "auto"'
+    )
+
+
+def _from_wheelhouse(request: Request) -> Answer:
+    choice: Choice = choose(request.wheelhouses, target(request.row))
+    if choice.wheel is None and not choice.passed_over:
+        where = ", ".join(str(folder) for folder in request.wheelhouses) or "no folder was given with --wheelhouse"
+        return None, (f"wheelhouse: no flash-attn wheel there ({where})",)
+    return choice.wheel, choice.passed_over
+
+
+def _from_release(request: Request) -> Answer:
+    """Fetch the release wheel that the row names. It is taken as named: whether it works is for the checks to say."""
+    asked = request.row.flash_attn
+    if asked.url is None or asked.sha256 is None:
+        return None, ("release: flash-attn.url and flash-attn.sha256 are not both given",)
+    key, path = asked.sha256, request.store.root / asked.sha256 / release.file_name(asked.url)
+    kept = request.store.get(key, source="release")
+    if kept is not None or request.engine is None:
+        return kept, ()
+    started = time.monotonic()
+
+    def on_progress(current: int, total: int) -> None:
+        seconds = time.monotonic() - started
+        request.on_event(
+            BuildEvent(
+                step=STEP, status="progress", seconds=seconds, item=path.name, current_bytes=current, total_bytes=total
+            )
+        )
+
+    with request.store.making(key, on_wait=_waiting(request), cancel=request.cancel):
+        release.download(asked.url, asked.sha256, path, on_progress=on_progress)
+    write_json(wheel_file.record_path(path), {"sha256": asked.sha256, "url": asked.url})
+    return wheel_file.read(path, source="release"), ()
+
+
+def _from_compile(request: Request) -> Answer:
+    """Return the wheel of the row's recipe, built in the engine unless it was built before."""
+    recipe = lean.recipe(request.row)
+    key = recipe.key()
+    source = "skip-cuda" if recipe.skip_cuda else "compile"
+    kept = request.store.get(key, source=source)
+    if kept is not None or request.engine is None or request.network is None:
+        return kept, ()
+    from assay.wheels import builder  # only here: compose imports the wheel's type from this package
+
+    with request.store.making(key, on_wait=_waiting(request), cancel=request.cancel):
+        kept = request.store.get(key, source=source)  # whoever held the lock may have made it
+        if kept is not None:
+            return kept, ()
+        built = builder.build(
+            request.row,
+            recipe,
+            request.store,
+            engine=request.engine,
+            network=request.network,
+            out=request.out,
+            on_event=request.on_event,
+            cancel=request.cancel,
+        )
+    return replace(built, source=source), ()
+
+
+def _waiting(request: Request) -> Callable[[], None]:
+    return lambda: request.say("another row or run is making this wheel; waiting for it")
+
+
+Way = Callable[[Request], Answer]
+
+WAYS: dict[str, tuple[Way, ...]] = {
+    "auto": (_from_wheelhouse, _from_release, _from_compile),
+    "wheelhouse": (_from_wheelhouse,),
+    "release": (_from_release,),
+    "compile": (_from_compile,),
+    "skip-cuda": (_from_compile,),
+    "base": (),
+    "none": (),
+}
