@@ -33,17 +33,13 @@ class PublicKey:
     @property
     def keyid(self) -> str:
         """The sha256 of the key's DER form, in hex: the same for everybody who has the key."""
-        der = self.key.public_bytes(
-            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-        )
+        der = self.key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
         return hashlib.sha256(der).hexdigest()
 
     @property
     def pem(self) -> bytes:
         """The key as PEM (SubjectPublicKeyInfo)."""
-        return self.key.public_bytes(
-            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-        )
+        return self.key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
 
     def verify(self, message: bytes, signature: bytes) -> bool:
         """Say whether the signature over the message was made with this key's private half."""
@@ -76,14 +72,8 @@ class SigningKey:
 
     def pem(self, password: bytes | None = None) -> bytes:
         """Return the key as PEM (PKCS #8), encrypted when a password is given."""
-        encryption = (
-            serialization.BestAvailableEncryption(password)
-            if password
-            else serialization.NoEncryption()
-        )
-        return self.key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption
-        )
+        encryption = serialization.BestAvailableEncryption(password) if password else serialization.NoEncryption()
+        return self.key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
 
 
 def generate(algorithm: Algorithm = "ecdsa-p256") -> SigningKey:
@@ -102,9 +92,7 @@ def write_pair(key: SigningKey, folder: Path, password: bytes | None = None) -> 
     private, public = folder / "assay.key", folder / "assay.pub"
     for path in (private, public):
         if path.exists():
-            raise UsageError(
-                f"{path} exists; move it away first, or name another folder with --out"
-            )
+            raise UsageError(f"{path} exists; move it away first, or name another folder with --out")
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(private, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as file:
@@ -123,13 +111,11 @@ def parse_private(pem: bytes, where: str, password: bytes | None = None) -> Sign
         key = serialization.load_pem_private_key(pem, password)
     except TypeError as error:
         raise CertificateError(
-            f"the private key in {where} needs a password in {PASSWORD_VARIABLE},"
-            f" or has none and got one: {error}"
+            f"the private key in {where} needs a password in {PASSWORD_VARIABLE}, or has none and got one: {error}"
         ) from error
     except (ValueError, UnsupportedAlgorithm) as error:
         raise CertificateError(
-            f"{where} holds no PEM private key that can be read ({error});"
-            " `assay key --out DIR` makes one"
+            f"{where} holds no PEM private key that can be read ({error}); `assay key --out DIR` makes one"
         ) from error
     if isinstance(key, ed25519.Ed25519PrivateKey) or (
         isinstance(key, ec.EllipticCurvePrivateKey) and isinstance(key.curve, ec.SECP256R1)
@@ -144,9 +130,7 @@ def parse_public(pem: bytes, where: str) -> PublicKey:
         key = serialization.load_pem_public_key(pem)
     except (ValueError, UnsupportedAlgorithm) as error:
         hint = " (it looks like a private key: give its .pub)" if b"PRIVATE" in pem else ""
-        raise CertificateError(
-            f"{where} holds no PEM public key that can be read{hint}: {error}"
-        ) from error
+        raise CertificateError(f"{where} holds no PEM public key that can be read{hint}: {error}") from error
     if isinstance(key, ed25519.Ed25519PublicKey) or (
         isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP256R1)
     ):
@@ -154,9 +138,7 @@ def parse_public(pem: bytes, where: str) -> PublicKey:
     raise CertificateError(f"the public key in {where} is neither ECDSA P-256 nor ed25519")
 
 
-def _pem_of(
-    path: Path | None, variable: str, environment: Mapping[str, str]
-) -> tuple[bytes, str] | None:
+def _pem_of(path: Path | None, variable: str, environment: Mapping[str, str]) -> tuple[bytes, str] | None:
     if path is not None:
         try:
             return path.read_bytes(), str(path)
@@ -166,9 +148,7 @@ def _pem_of(
     return (text.encode(), f"the environment variable {variable}") if text.strip() else None
 
 
-def signing_key(
-    path: Path | None, environment: Mapping[str, str] = os.environ
-) -> SigningKey | None:
+def signing_key(path: Path | None, environment: Mapping[str, str] = os.environ) -> SigningKey | None:
     """Return the private key of a file, else of ASSAY_KEY, else None."""
     found = _pem_of(path, KEY_VARIABLE, environment)
     if found is None:

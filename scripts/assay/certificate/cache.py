@@ -65,8 +65,7 @@ def still_valid(certificate: Certificate, current: CacheInputs) -> tuple[bool, s
     result = "certified" if certificate.certified else "rejected"
     return (
         True,
-        f"{result} at level {evidence.level.value} on {evidence.finished:%Y-%m-%d %H:%M} UTC,"
-        " nothing changed since",
+        f"{result} at level {evidence.level.value} on {evidence.finished:%Y-%m-%d %H:%M} UTC, nothing changed since",
     )
 
 
@@ -78,22 +77,16 @@ def _row(old: RowEvidence, now: CacheInputs) -> str:
 
 def _dockerfile(old: RowEvidence, now: CacheInputs) -> str:
     return (
-        ""
-        if old.dockerfile_digest == sha256_hex(now.dockerfile_digest)
-        else "the Dockerfile or a file in it changed"
+        "" if old.dockerfile_digest == sha256_hex(now.dockerfile_digest) else "the Dockerfile or a file in it changed"
     )
 
 
 def _ingredients(old: RowEvidence, now: CacheInputs) -> str:
-    if now.ingredients is None or ingredients_digest(old.ingredients) == ingredients_digest(
-        now.ingredients
-    ):
+    if now.ingredients is None or ingredients_digest(old.ingredients) == ingredients_digest(now.ingredients):
         return ""
     before = {one.name: one for one in old.ingredients}
     after = {one.name: one for one in now.ingredients}
-    changed = sorted(
-        name for name in before.keys() | after.keys() if before.get(name) != after.get(name)
-    )
+    changed = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
     return f"the ingredients changed: {', '.join(changed) or 'one is listed twice'}"
 
 
@@ -103,10 +96,7 @@ def _image(old: RowEvidence, now: CacheInputs) -> str:
     if now.image_id is None:
         return "the image is no longer in the engine"
     if sha256_hex(old.image.id) != sha256_hex(now.image_id):
-        return (
-            f"the image changed: checked was {old.image.id[:19]},"
-            f" the engine now holds {now.image_id[:19]}"
-        )
+        return f"the image changed: checked was {old.image.id[:19]}, the engine now holds {now.image_id[:19]}"
     return ""
 
 
@@ -115,11 +105,7 @@ def _checks(old: RowEvidence, now: CacheInputs) -> str:
 
 
 def _releases(old: RowEvidence, now: CacheInputs) -> str:
-    return (
-        ""
-        if old.releases_digest == sha256_hex(now.releases_digest)
-        else "the releases table changed"
-    )
+    return "" if old.releases_digest == sha256_hex(now.releases_digest) else "the releases table changed"
 
 
 def _level(old: RowEvidence, now: CacheInputs) -> str:
@@ -133,9 +119,7 @@ def _level(old: RowEvidence, now: CacheInputs) -> str:
 
 def _required(old: RowEvidence, now: CacheInputs) -> str:
     missing = sorted(set(now.required) - set(old.required))
-    return (
-        f"these checks are required now and were not then: {', '.join(missing)}" if missing else ""
-    )
+    return f"these checks are required now and were not then: {', '.join(missing)}" if missing else ""
 
 
 def _gpu(old: RowEvidence, now: CacheInputs) -> str:

@@ -43,10 +43,7 @@ class Envelope:
         return {
             "payloadType": self.payload_type,
             "payload": base64.b64encode(self.payload).decode(),
-            "signatures": [
-                {"keyid": one.keyid, "sig": base64.b64encode(one.sig).decode()}
-                for one in self.signatures
-            ],
+            "signatures": [{"keyid": one.keyid, "sig": base64.b64encode(one.sig).decode()} for one in self.signatures],
         }
 
     def to_bytes(self) -> bytes:
@@ -62,8 +59,7 @@ class Envelope:
                 payload_type=_text(raw["payloadType"]),
                 payload=_base64(raw["payload"]),
                 signatures=tuple(
-                    Signature(_text(one.get("keyid", "")), _base64(one["sig"]))
-                    for one in raw["signatures"]
+                    Signature(_text(one.get("keyid", "")), _base64(one["sig"])) for one in raw["signatures"]
                 ),
             )
         except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:

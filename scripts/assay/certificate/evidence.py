@@ -19,9 +19,7 @@ _HEX = re.compile(r"[0-9a-f]{64}")
 
 def canonical_json(value: Any) -> bytes:
     """Return a JSON value in this project's one form: sorted keys, no spaces, UTF-8."""
-    text = json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    )
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return text.encode()
 
 
@@ -33,9 +31,7 @@ def sha256_hex(digest: str) -> str:
     """
     digits = digest.removeprefix("sha256:")
     if not _HEX.fullmatch(digits):
-        raise CertificateError(
-            f"{digest!r} is not a sha256 digest (64 hex digits, optionally after 'sha256:')"
-        )
+        raise CertificateError(f"{digest!r} is not a sha256 digest (64 hex digits, optionally after 'sha256:')")
     return digits
 
 

@@ -24,9 +24,7 @@ class Certificate:
     def statement(self) -> dict[str, Any]:
         """The in-toto statement. Raises CertificateError when the envelope holds another thing."""
         if self.envelope.payload_type != dsse.IN_TOTO_PAYLOAD:
-            raise CertificateError(
-                f"the envelope holds {self.envelope.payload_type!r}, no in-toto statement"
-            )
+            raise CertificateError(f"the envelope holds {self.envelope.payload_type!r}, no in-toto statement")
         try:
             raw = json.loads(self.envelope.payload)
         except (ValueError, RecursionError) as error:
@@ -73,9 +71,7 @@ def make_certificate(evidence: RowEvidence, key: SigningKey | None = None) -> Ce
     return _wrap(statements.test_result(evidence), key)
 
 
-def about_manifest(
-    certificate: Certificate, repository: str, digest: str, key: SigningKey | None
-) -> Certificate:
+def about_manifest(certificate: Certificate, repository: str, digest: str, key: SigningKey | None) -> Certificate:
     """Return the certificate to publish: same evidence, about the registry's manifest too."""
     return _wrap(statements.about_manifest(certificate.statement, repository, digest), key)
 

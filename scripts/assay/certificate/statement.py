@@ -31,9 +31,7 @@ def subject(name: str, digest: str) -> dict[str, Any]:
     return {"name": name, "digest": {"sha256": sha256_hex(digest)}}
 
 
-def statement(
-    subjects: list[dict[str, Any]], predicate_type: str, predicate: dict[str, Any]
-) -> dict[str, Any]:
+def statement(subjects: list[dict[str, Any]], predicate_type: str, predicate: dict[str, Any]) -> dict[str, Any]:
     """Return an in-toto Statement v1. Raises CertificateError when it would be about nothing."""
     if not subjects:
         raise CertificateError("a statement needs at least one subject")
@@ -57,8 +55,7 @@ def test_result(evidence: RowEvidence) -> dict[str, Any]:
     result = _RESULTS.get(evidence.verdict.verdict)
     if result is None:
         raise CertificateError(
-            f"row {evidence.row_id} is {evidence.verdict.verdict}:"
-            " only certified and rejected rows are recorded"
+            f"row {evidence.row_id} is {evidence.verdict.verdict}: only certified and rejected rows are recorded"
         )
     by_status = {
         status: sorted(one.check for one in evidence.findings if one.status is status)
@@ -100,9 +97,7 @@ def check(raw: Any) -> dict[str, Any]:
     if not isinstance(raw, dict) or raw.get("_type") != STATEMENT_TYPE:
         raise CertificateError(f"this is no in-toto statement of type {STATEMENT_TYPE}")
     if raw.get("predicateType") != TEST_RESULT:
-        raise CertificateError(
-            f"this statement is about {raw.get('predicateType')!r}, not {TEST_RESULT!r}"
-        )
+        raise CertificateError(f"this statement is about {raw.get('predicateType')!r}, not {TEST_RESULT!r}")
     try:
         evidence = RowEvidence.from_json(raw["predicate"][EVIDENCE])
         digests = {sha256_hex(one["digest"]["sha256"]) for one in raw["subject"]}

@@ -48,7 +48,6 @@ def read(path: Path) -> Certificate:
         raise CertificateError(f"{path}: {error}") from error
     if not unchanged:
         raise CertificateError(
-            f"{path}: the file changed since it was written;"
-            " run the row again, or restore it from a copy"
+            f"{path}: the file changed since it was written; run the row again, or restore it from a copy"
         )
     return certificate
