@@ -1,0 +1,168 @@
+"""Every installed file against the hash in the wheel that it came from.
+
+A wheel's RECORD lists each of its files with its sha256, and the installer keeps it. An image could have been
+changed together with its RECORD; for flash-attn, the one wheel that no lock holds, the host therefore gives the
+hashes that it read from the wheel itself. Cached bytecode (`__pycache__`) is in no wheel: it must belong to a
+source that is there and of which it names the size, and be of a kind for which Python compares the source before it
+uses it. Its instructions are not compared.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import os
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path, PurePosixPath
+
+from .distributions import installed, site_folders
+from .framework import Answer, Expect, check, failed, passed
+
+CHUNK = 4 * 1024 * 1024
+CHECKED_HASH = 3
+# Files that can change what a program does; others that lie about (caches, notes) are none of this check's business.
+RUNS = (".py", ".so", ".pth", ".pyd", ".egg-link")
+# virtualenv and uv put these beside the packages; Python or the installer writes them, no wheel.
+OF_THE_ENVIRONMENT = {"_virtualenv.py", "_virtualenv.pth", "distutils-precedence.pth"}
+
+
+@dataclass
+class Inventory:
+    """What RECORDs say: path -> (sha256 in hex or None, whose), and the problems of the RECORDs themselves."""
+
+    files: dict[str, tuple[str | None, str]] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+
+@check(
+    "files.unmodified",
+    "Does every installed file equal the hash in the wheel that it came from, and is none there that no wheel brought?",
+    timeout=300.0,
+)
+def unmodified(expect: Expect) -> Answer:
+    """Hash everything in every RECORD, several files at once, and look for code that no RECORD lists."""
+    required = "every installed file equals its hash in the wheel's RECORD, and no other code lies between them"
+    started = time.monotonic()
+    packages, problems = installed()
+    inventory = read_records(packages)
+    problems += inventory.problems
+    with ThreadPoolExecutor(max_workers=min(8, (os.cpu_count() or 1) + 1)) as pool:
+        hashes = dict(pool.map(lambda path: (path, sha256_or_none(path)), inventory.files))
+    for path, (recorded, owner) in inventory.files.items():
+        actual = hashes[path]
+        if actual is None:
+            problems.append(f"{path} is missing; {owner} brought it")
+        elif recorded is not None and actual[0] != recorded:
+            problems.append(f"{path} is not the file that {owner} brought: sha256 {actual[0]}, recorded {recorded}")
+    problems += different_from_wheel(expect, hashes)
+    problems += unrecorded(inventory)
+    total = sum(size for _, size in filter(None, hashes.values()))
+    seconds = time.monotonic() - started
+    measured = f"{len(hashes)} files of {len(packages)} packages, {total / 1e9:.2f} GB, hashed in {seconds:.1f} s"
+    facts = {"files": len(hashes), "bytes": total, "packages": len(packages)}
+    if problems:
+        return failed(required, f"{len(problems)} of {measured}: {problems[0]}", "\n".join(problems), **facts)
+    return passed(required, measured, **facts)
+
+
+def read_records(packages: dict[str, metadata.Distribution]) -> Inventory:
+    """Read the RECORD of every distribution."""
+    inventory = Inventory()
+    for name, distribution in packages.items():
+        record = distribution.read_text("RECORD")
+        if not record:
+            inventory.problems.append(f"{name} {distribution.version} has no RECORD: nothing says what its files were")
+            continue
+        owner = f"{name} {distribution.version}"
+        for path, digest, _ in csv.reader(record.splitlines()):
+            if path.endswith(".pyc"):
+                continue
+            real = os.path.realpath(str(distribution.locate_file(path)))
+            inventory.files[real] = (_hex(digest), owner)
+    return inventory
+
+
+def different_from_wheel(expect: Expect, hashes: dict[str, tuple[str, int] | None]) -> Iterator[str]:
+    """Yield a line per file of the host's flash-attn wheel that is not in the image as it is in the wheel."""
+    wheel = expect["flash_attn"].get("wheel") or {}
+    root = site_folders()[0]
+    for path, wanted in (wheel.get("files") or {}).items():
+        if path.endswith(".dist-info/RECORD"):
+            continue  # the installer adds its own lines to it
+        parts = PurePosixPath(path).parts
+        if parts[0].endswith(".data"):
+            parts = parts[2:] if parts[1] in ("purelib", "platlib") else ()
+        if not parts:
+            continue
+        real = os.path.realpath(root.joinpath(*parts))
+        actual = hashes.get(real) or sha256_or_none(real)
+        if actual is None:
+            yield f"{real} is missing; {wheel.get('filename')} holds it"
+        elif actual[0] != wanted:
+            yield f"{real} is not the file in {wheel.get('filename')}: sha256 {actual[0]}, in the wheel {wanted}"
+
+
+def unrecorded(inventory: Inventory) -> Iterator[str]:
+    """Yield a line per file of code in the site folders that no RECORD lists."""
+    for site in site_folders():
+        for folder, _, names in os.walk(site):
+            for name in names:
+                path = os.path.realpath(f"{folder}/{name}")
+                if path in inventory.files or (folder == str(site) and name in OF_THE_ENVIRONMENT):
+                    continue
+                if name.endswith(".pyc"):
+                    problem = stale_bytecode(Path(folder, name))
+                    if problem:
+                        yield problem
+                elif name.endswith(RUNS) or ".so." in name:
+                    yield f"{path} is in no wheel's RECORD"
+
+
+def stale_bytecode(path: Path) -> str | None:
+    """Say what is wrong with a cached bytecode file, or None: its source must be there, of the size it names.
+
+    Header (PEP 552): 4 bytes magic, 4 bytes flags, then 4 bytes modification time and 4 bytes source size, or,
+    where the flags say so, the source's hash, which Python then checks.
+    """
+    if path.parent.name != "__pycache__":
+        return f"{path} is bytecode without a source, in no wheel's RECORD"
+    source = path.parent.parent / f"{path.name.split('.', 1)[0]}.py"
+    try:
+        stat = source.stat()
+        with path.open("rb") as file:
+            header = file.read(16)
+    except OSError as error:
+        return f"{path} cannot be matched to its source: {error}"
+    flags = int.from_bytes(header[4:8], "little")
+    if len(header) < 16 or flags not in (0, CHECKED_HASH):
+        return f"{path} is bytecode that Python uses without asking whether its source changed"
+    if flags == 0 and int.from_bytes(header[12:16], "little") != stat.st_size & 0xFFFFFFFF:
+        return f"{path} was compiled from another file than {source}"
+    return None
+
+
+def sha256_or_none(path: str) -> tuple[str, int] | None:
+    """Return the sha256 in hex and the size in bytes of a file, None where there is none."""
+    digest, size = hashlib.sha256(), 0
+    try:
+        with Path(path).open("rb", buffering=0) as file:
+            while True:
+                chunk = file.read(CHUNK)
+                if not chunk:
+                    return digest.hexdigest(), size
+                digest.update(chunk)
+                size += len(chunk)
+    except OSError:
+        return None
+
+
+def _hex(recorded: str) -> str | None:
+    algorithm, _, value = recorded.partition("=")
+    if algorithm != "sha256":
+        return None
+    return base64.urlsafe_b64decode(value + "=" * (-len(value) % 4)).hex()

@@ -1,0 +1,114 @@
+"""The Python packages: the interpreter that the row names, the versions that its locks name, every requirement met."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from .distributions import Distributions, installed, normalised
+from .framework import Answer, Expect, check, failed, passed
+
+# What a virtual environment or the flash-attn part brings besides the locks.
+OUTSIDE_THE_LOCKS = {"pip", "setuptools", "wheel", "flash-attn"}
+
+
+@check(
+    "python.version",
+    "Is `python` on PATH the interpreter that the row names?",
+    applies=lambda expect: bool(expect.raw.get("python")),
+)
+def python_version(expect: Expect) -> Answer:
+    """The runner was started as `python`, so this interpreter is the one on PATH."""
+    wanted = expect["python"]
+    measured = ".".join(str(part) for part in sys.version_info[:3])
+    required = f"python on PATH is Python {wanted}"
+    if measured.split(".")[: len(wanted.split("."))] != wanted.split("."):
+        return failed(required, f"{sys.executable} is Python {measured}")
+    return passed(required, f"{sys.executable} is Python {measured}")
+
+
+@check(
+    "packages.consistent",
+    "Is every package the locked version, and every requirement of every package met?",
+)
+def consistent(expect: Expect) -> Answer:
+    """Compare the installed metadata with the locks, and evaluate every requirement with its markers and extras."""
+    locked = {normalised(name): version for name, version in expect["torch"]["locked"].items()}
+    required = (
+        f"the {len(locked)} locked packages at their versions, and every requirement met"
+        if locked
+        else "every requirement of every installed package met"
+    )
+    packages, problems = installed()
+    problems += different_from_lock(packages, locked)
+    try:
+        problems += list(unmet(packages))
+    except ImportError as error:
+        return Answer("error", required, "requirements cannot be evaluated", str(error))
+    versions = {name: distribution.version for name, distribution in sorted(packages.items())}
+    if problems:
+        return failed(required, f"{len(problems)} problems: {problems[0]}", "\n".join(problems), versions=versions)
+    return passed(required, f"{len(packages)} packages, all requirements met", versions=versions)
+
+
+def different_from_lock(packages: Distributions, locked: dict[str, str]) -> list[str]:
+    """Return a line per locked package that is absent or another version, and per package that no lock names."""
+    problems = []
+    for name, version in sorted(locked.items()):
+        if name not in packages:
+            problems.append(f"{name} {version} is locked but not installed")
+        elif without_local(packages[name].version) != without_local(version):
+            problems.append(f"{name} is {packages[name].version}, locked is {version}")
+    if locked:
+        unlocked = sorted(set(packages) - set(locked) - OUTSIDE_THE_LOCKS)
+        problems += [f"{name} {packages[name].version} is installed but in no lock" for name in unlocked]
+    return problems
+
+
+def without_local(version: str) -> str:
+    """Return a version without its local part: torch's wheel `2.4.0+cu121` calls itself 2.4.0 in its metadata."""
+    return version.partition("+")[0]
+
+
+def unmet(packages: Distributions) -> Iterator[str]:
+    """Yield a line per requirement that is not met, of every distribution and of the extras that others ask of it.
+
+    Raises ImportError when the image holds no copy of `packaging`, the reference reader of requirements.
+    """
+    requirements = _packaging("requirements")
+    asked: list[tuple[str, str]] = [(name, "") for name in sorted(packages)]
+    seen = set(asked)
+    while asked:
+        name, extra = asked.pop(0)
+        for text in packages[name].requires or []:
+            try:
+                requirement = requirements.Requirement(text)
+            except requirements.InvalidRequirement as error:
+                yield f"{name} has a requirement that cannot be read: {text!r} ({error})"
+                continue
+            if requirement.marker and not requirement.marker.evaluate({"extra": extra}):
+                continue
+            if extra and not (requirement.marker and "extra" in str(requirement.marker)):
+                continue  # asked already, without the extra
+            needed = normalised(requirement.name)
+            if needed not in packages:
+                yield f"{name} requires {text}, which is not installed"
+                continue
+            version = packages[needed].version
+            if not requirement.specifier.contains(version, prereleases=True):
+                yield f"{name} requires {text}, but {needed} is {version}"
+            for wanted in requirement.extras:
+                if (needed, wanted) not in seen:
+                    seen.add((needed, wanted))
+                    asked.append((needed, wanted))
+
+
+def _packaging(module: str) -> Any:
+    for package in ("packaging", "pip._vendor.packaging", "setuptools._vendor.packaging"):
+        try:
+            return importlib.import_module(f"{package}.{module}")
+        except ImportError:
+            continue
+    raise ImportError("this image has no copy of `packaging` (its own, pip's or setuptools'), add it to the row's lock")
