@@ -1,0 +1,202 @@
+"""Whether flash-attn computes the right thing on this GPU, with its own kernels, and fast enough to be worth having."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from .attention_reference import CASES, Accuracy, measure
+from .framework import Answer, Expect, check, failed, passed
+from .kernels import FLASH_ATTN_FORWARD, ProfilerBlindError, launched
+from .timing import median_ms
+
+HEAD_DIMS = (32, 64, 96, 128, 192, 256)  # every head dim that flash-attn 2 has kernels for
+TORCH_DTYPES = {"bf16": "bfloat16", "fp16": "float16"}
+BATCH, TOKENS, HEADS = 2, 4096, 24
+
+# How much faster than SDPA's math path flash-attn has to be. The math path writes and reads the 4096 x 4096 scores of
+# every head, flash-attn never does. Measured on an H100 at head dim 128 with torch 2.4: 4.458 ms against 1.315 ms, a
+# factor of 3.4; smaller head dims do less arithmetic for the same scores, so the factor grows. A package that is the
+# math path in disguise has factor 1. The limit is the geometric middle of the two.
+MATH_FACTOR = 1.8
+
+# The GPU said no, as opposed to the build's own refusal of a head dim that it was made without.
+GPU_ERROR = re.compile(r"CUDA error|no kernel image|illegal memory|misaligned|launch failure", re.IGNORECASE)
+
+
+def has_flash_attn(expect: Expect) -> bool:
+    """Say whether the row has flash-attn at all."""
+    return bool(expect["flash_attn"]["source"] != "none")
+
+
+@check(
+    "flash-attn.numerics",
+    "Is flash-attn as exact as its own tests ask for, on this GPU?",
+    needs=("gpu.visible", "flash-attn.import"),
+    level="gpu",
+    timeout=180,
+    applies=has_flash_attn,
+)
+def numerics(expect: Expect) -> Answer:
+    """Hold every head dim of the wheel against an fp32 reference (`attention_reference`).
+
+    Head dims and dtypes that the row asks for must be there; the others are tried, and what the build refuses with its
+    own error is recorded as absent.
+    """
+    import flash_attn
+    import torch
+
+    torch.set_float32_matmul_precision("highest")
+    asked = expect["flash_attn"]["head_dims"]
+    required = f"head dims {', '.join(map(str, asked))} and all others in the wheel: error <= 2 x PyTorch's, no bias"
+    wrong: list[str] = []
+    refused: dict[str, str] = {}
+    table: list[dict[str, Any]] = []
+    for name in expect["flash_attn"]["dtypes"]:
+        dtype = getattr(torch, TORCH_DTYPES[name])
+        for head_dim in HEAD_DIMS:
+            label = f"{name} head dim {head_dim}"
+            try:
+                results = [
+                    accuracy
+                    for case in CASES
+                    for accuracy in measure(case, head_dim, dtype, flash_attn, device="cuda", seed=expect["seed"])
+                ]
+            except torch.cuda.OutOfMemoryError:
+                raise  # says nothing about the image
+            except RuntimeError as error:
+                if GPU_ERROR.search(str(error)):
+                    return failed(required, f"{label} does not run", f"{label}: {error}")
+                refused[label] = first_line(error)
+                if head_dim in asked:
+                    wrong.append(f"{label}: refused: {first_line(error)}")
+                continue
+            wrong += [f"{label}: {accuracy}" for accuracy in results if not accuracy.ok]
+            table.append({"dtype": name, "head_dim": head_dim, **summary(results)})
+    backward = gradients(expect, flash_attn, wrong)
+    data = {"accuracy": table, "absent": refused, "backward": backward}
+    if wrong:
+        return failed(required, f"{len(wrong)} results are off; the first: {wrong[0]}", "\n".join(wrong[:40]), **data)
+    there = sorted({row["head_dim"] for row in table})
+    worst = max(table, key=lambda row: row["error_of_limit"])
+    measured = (
+        f"head dims {', '.join(map(str, there))}, {len(CASES)} cases each: "
+        f"error at most {worst['error_of_limit']:.0%} of the limit ({worst['dtype']} {worst['head_dim']}); "
+        f"backward: {backward['state']}"
+    )
+    return passed(required, measured, "\n".join(f"{label}: {text}" for label, text in refused.items()), **data)
+
+
+def gradients(expect: Expect, flash: Any, wrong: list[str]) -> dict[str, Any]:
+    """Measure the gradients where the build has the backward pass; what is off goes to `wrong`."""
+    import torch
+
+    table: list[dict[str, Any]] = []
+    for name in expect["flash_attn"]["dtypes"]:
+        for head_dim in expect["flash_attn"]["head_dims"]:
+            label = f"{name} head dim {head_dim}"
+            try:
+                results = [
+                    accuracy
+                    for case in CASES
+                    for accuracy in measure(
+                        case, head_dim, getattr(torch, TORCH_DTYPES[name]), flash,
+                        device="cuda", seed=expect["seed"], backward=True,
+                    )
+                ]  # fmt: skip
+            except torch.cuda.OutOfMemoryError:
+                raise
+            except RuntimeError as error:
+                if GPU_ERROR.search(str(error)):
+                    wrong.append(f"{label} backward: {error}")
+                    return {"state": "does not run", "error": first_line(error)}
+                return {"state": "not in this build", "error": first_line(error), "accuracy": table}
+            wrong += [f"{label}: {accuracy}" for accuracy in results if not accuracy.ok]
+            table.append({"dtype": name, "head_dim": head_dim, **summary(results)})
+    return {"state": "checked", "accuracy": table}
+
+
+def summary(results: list[Accuracy]) -> dict[str, Any]:
+    """Return the numbers of one head dim that the certificate keeps: the worst over its cases."""
+    finite = [result for result in results if result.finite]
+    return {
+        "error": max((result.error for result in finite), default=None),
+        "pytorch_error": max((result.baseline for result in finite), default=None),
+        "error_of_limit": max((result.error / result.limit for result in finite), default=None),
+        "slope_off": max((abs(result.slope - 1) for result in finite), default=None),
+        "finite": len(finite) == len(results),
+    }
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text: torch appends a C++ stack to it."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+@check(
+    "flash-attn.speed",
+    "Do flash-attn's own kernels run, and do they outrun plain attention?",
+    needs=("gpu.visible", "flash-attn.import"),
+    level="gpu",
+    timeout=180,
+    applies=has_flash_attn,
+)
+def speed(expect: Expect) -> Answer:
+    """Prove by the profiler that flash-attn's forward kernels ran, and time them against SDPA's math path."""
+    import flash_attn
+    import torch
+    import torch.nn.functional as functional
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    name = "bf16" if "bf16" in expect["flash_attn"]["dtypes"] else expect["flash_attn"]["dtypes"][0]
+    required = f"kernels of flash-attn (flash::flash_fwd_*) run, >= {MATH_FACTOR} x the speed of SDPA's math path"
+    wrong: list[str] = []
+    table: list[dict[str, Any]] = []
+    for head_dim in expect["flash_attn"]["head_dims"]:
+        shape = (BATCH, TOKENS, HEADS, head_dim)
+        q, k, v = (torch.randn(shape, device="cuda", dtype=getattr(torch, TORCH_DTYPES[name])) for _ in range(3))
+        heads_first = [tensor.transpose(1, 2) for tensor in (q, k, v)]
+
+        def flash(q: Any = q, k: Any = k, v: Any = v) -> Any:
+            return flash_attn.flash_attn_func(q, k, v)
+
+        def sdpa(qkv: Any = heads_first) -> Any:
+            return functional.scaled_dot_product_attention(*qkv)
+
+        try:
+            names = launched(flash)
+        except ProfilerBlindError as error:
+            return Answer("error", required, "the profiler is blind here, so nothing is proved", str(error))
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            return failed(required, f"head dim {head_dim} does not run", f"head dim {head_dim}: {error}")
+        own = [kernel for kernel in names if FLASH_ATTN_FORWARD.search(kernel)]
+        if not own:
+            seen = "; ".join(dict.fromkeys(kernel[:160] for kernel in names)) or "none"
+            wrong.append(f"head dim {head_dim}: no flash::flash_fwd kernel ran; kernels seen: {seen}")
+        flash_ms = median_ms(flash, repeats=30)
+        sdpa_ms = median_ms(sdpa, repeats=30)
+        with sdpa_kernel(SDPBackend.MATH):
+            math_ms = median_ms(sdpa, repeats=5, warmup=2)
+        del q, k, v, heads_first
+        flops = 4 * BATCH * HEADS * TOKENS**2 * head_dim  # two matrix products, a multiplication and an addition each
+        row = {
+            "head_dim": head_dim,
+            "dtype": name,
+            "ms": round(flash_ms, 4),
+            "tflops": round(flops / flash_ms / 1e9, 1),
+            "sdpa_ms": round(sdpa_ms, 4),
+            "sdpa_math_ms": round(math_ms, 4),
+            "math_factor": round(math_ms / flash_ms, 2),
+            "kernels": sorted({kernel[:200] for kernel in own}),
+        }
+        table.append(row)
+        if math_ms / flash_ms < MATH_FACTOR:
+            wrong.append(f"head dim {head_dim}: {flash_ms:.3f} ms, only {row['math_factor']} x SDPA's math path")
+    measured = "; ".join(
+        f"head dim {row['head_dim']}: {row['tflops']} TFLOP/s, {row['math_factor']} x math" for row in table
+    )
+    if wrong:
+        return failed(required, wrong[0], "\n".join(wrong), speed=table)
+    return passed(required, measured, speed=table)
