@@ -1,8 +1,9 @@
-"""Combine the values of axes into rows, with `include` and `exclude` as `strategy.matrix` of GitHub Actions defines them.
+"""Combine the values of axes into rows, with `include` and `exclude` as GitHub Actions' `strategy.matrix` has them.
 
-Its rules (workflow syntax, "Expanding or adding matrix configurations"): exclude goes first, and a partial match is enough. Each
-include is added to every combination of the axes none of whose axis values it would overwrite (values that an earlier
-include added may be overwritten); one that fits nowhere becomes a combination of its own, to which later ones are not added.
+Its rules (workflow syntax, "Expanding or adding matrix configurations"): exclude goes first, and a partial match is
+enough. Each include is added to every combination of the axes none of whose axis values it would overwrite (values that
+an earlier include added may be overwritten); one that fits nowhere becomes a combination of its own, to which later
+ones are not added.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ def expand(
             added[number] += [setting for setting in settings if setting.key not in axes]
         if not fits:
             own.append(settings)
-    return [cells + extra for cells, extra in zip(combinations, added)] + own
+    return [cells + extra for cells, extra in zip(combinations, added, strict=True)] + own
 
 
 def _contains(whole: Any, part: Any) -> bool:

@@ -30,6 +30,7 @@ class Draft:
 
     @property
     def id(self) -> str:
+        """The row's id, or nothing where it has none."""
         return str(self.values.get("id", ""))
 
     def fields(self) -> RowFields:

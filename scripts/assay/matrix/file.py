@@ -56,7 +56,7 @@ def load(path: Path, *, known_checks: Collection[str] | None = None, releases: R
     known_checks: ids that `because` may name beside `build.<part>`; None holds them against their form only.
     releases: the tables to look names up in, by default the package's own.
 
-    Raises MatrixError with every problem of the file, one line each: `FILE:LINE: where: what is wrong; the nearest name`.
+    Raises MatrixError with every problem of the file, a line each: `FILE:LINE: where: what is wrong; the nearest name`.
     """
     text = _read(path)
     try:
@@ -88,7 +88,9 @@ def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except OSError as error:
-        raise MatrixError([f"{path}: the matrix file cannot be read: {error.strerror}; name one with --matrix"]) from error
+        raise MatrixError(
+            [f"{path}: the matrix file cannot be read: {error.strerror}; name one with --matrix"]
+        ) from error
     except UnicodeDecodeError as error:
         line = path.read_bytes()[: error.start].count(b"\n") + 1
         raise MatrixError([f"{path}:{line}: not valid TOML: byte {error.start} is no UTF-8"]) from error

@@ -29,7 +29,7 @@ class FlashAttn:
     source: `auto` tries the wheelhouse, then the release wheel (where `url` and `sha256` are given), then `compile`;
         `skip-cuda` builds the package without its kernels; `base` means that the base image brings it; `none` leaves
         it out.
-    nvcc: release of the compiler for `compile`, as the releases table names it (`12.4.1`), or a Debian version (`11.8`).
+    nvcc: the compiler for `compile`, by its name among the compilers of `releases/cuda.toml` (`12.4`, `11.8`).
     head_dims, dtypes, archs: the kernels that `compile` builds, archs as CUDA writes them (`80`, `90`).
     url, sha256: the release wheel, where one is named.
     """

@@ -1,7 +1,7 @@
 """What a row must mean beyond its shape: names that exist, values that go together, an expectation that can come true.
 
-A rule yields (path in the row, message). It judges only what no check could: a row whose releases do not fit together is
-no mistake of the file, it is what the checks are for.
+A rule yields (path in the row, message). It judges only what no check could: a row whose releases do not fit together
+is no mistake of the file, it is what the checks are for.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from assay.errors import MatrixError
 from assay.matrix.draft import Draft
 from assay.matrix.locate import TomlPath
-from assay.matrix.schema import ID, HINTS, RowFields
+from assay.matrix.schema import HINTS, ID, RowFields
 from assay.releases import Releases
 from assay.suggest import perhaps
 
@@ -29,7 +29,8 @@ class Context:
     """What the rules look things up in.
 
     known_checks: ids of all checks; None when they are not known, and ids are held against their form only.
-    folder: where the matrix file lies. broken: paths in the file that the schema refused, and that nothing may follow from.
+    folder: where the matrix file lies.
+    broken: paths in the file that the schema refused, and that nothing may follow from.
     """
 
     releases: Releases
@@ -80,7 +81,8 @@ def _names(draft: Draft, row: RowFields, context: Context) -> Iterator[Problem]:
             yield keys, str(error)
     build = releases.torches.get(row.torch)
     if build is not None and row.python not in build.pythons:
-        yield ("python",), f"torch {row.torch} has no wheel for Python {row.python}; {perhaps(row.python, build.pythons)}"
+        nearest = perhaps(row.python, build.pythons)
+        yield ("python",), f"torch {row.torch} has no wheel for Python {row.python}; {nearest}"
 
 
 def _id(draft: Draft, row: RowFields, context: Context) -> Iterator[Problem]:
@@ -123,11 +125,11 @@ def _expectation(draft: Draft, row: RowFields, context: Context) -> Iterator[Pro
     if any(path[: len(draft.path)] == draft.path and path[-1] in ("expect", "because") for path in context.broken):
         return
     if row.expect is None:
-        yield (), "it does not say what is expected; add expect = \"certify\", or \"reject\" with 'because'"
+        yield (), 'it does not say what is expected; add expect = "certify", or "reject" with \'because\''
     elif row.expect == "certify" and row.because:
-        yield ("because",), "a row with expect = \"certify\" has no 'because'; did you mean expect = \"reject\"?"
+        yield ("because",), 'a row with expect = "certify" has no \'because\'; did you mean expect = "reject"?'
     elif row.expect == "reject" and not row.because and not _touches(context.broken, draft.where("because")):
-        yield ("expect",), "expect = \"reject\" needs 'because': the checks that must fail, and what their evidence shows"
+        yield ("expect",), "expect = \"reject\" needs 'because': the checks that must fail, with their evidence"
 
 
 def _touches(broken: Collection[TomlPath], path: TomlPath) -> bool:
@@ -192,5 +194,5 @@ def together(rows: Collection[Draft]) -> Iterator[tuple[TomlPath, str]]:
         if draft.values.get("expect") == "certify":
             for tag in dict.fromkeys(draft.values.get("tags", ())):
                 if tag in tags and tags[tag].id != draft.id:
-                    yield draft.where("tags"), f"the tag {tag!r} follows row {tags[tag].id!r} already; a tag follows one row"
+                    yield draft.where("tags"), f"the tag {tag!r} follows row {tags[tag].id!r} already"
                 tags.setdefault(tag, draft)

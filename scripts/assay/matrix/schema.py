@@ -1,15 +1,18 @@
 """The matrix file's shape: which keys there are, of which type. The JSON schema for editors is made from these types.
 
-Every table may be partial, as defaults, axes and rows are laid over each other; `assay.matrix.rules` says what the whole must
-mean. `assay.matrix.row.Row` is what they become.
+Every table may be partial, as defaults, axes and rows are laid over each other; `assay.matrix.rules` says what the
+whole must mean. `assay.matrix.row.Row` is what they become.
+
+`python -m assay.matrix.schema > schema/matrix.schema.json` writes the schema anew.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, get_type_hints
+import json
+import sys
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, create_model
-from pydantic.json_schema import SkipJsonSchema
 
 from assay.matrix.row import (
     Dtype,
@@ -64,6 +67,8 @@ HeadDim = Literal[32, 64, 96, 128, 192, 256]  # file names of flash-attn's kerne
 def _forget_null(schema: dict[str, Any]) -> None:
     """TOML has no null: a key that may be absent must not look as if it could be null."""
     schema.pop("default", None)
+    kinds = [kind for kind in schema.pop("anyOf", []) if kind != {"type": "null"}]
+    schema.update(*kinds)
 
 
 class Table(BaseModel):
@@ -91,12 +96,13 @@ class FlashAttnTable(Table):
     version: str = Field(FlashAttn.version, description="Version in the package index.")
     source: FlashAttnSource = Field(
         FlashAttn.source,
-        description="`auto` tries the wheelhouse, then the release wheel (where `url` and `sha256` are given), then `compile`; "
-        "`skip-cuda` builds the package without its kernels; `base`: the base image brings it; `none` leaves it out.",
+        description="`auto` tries the wheelhouse, then the release wheel (where `url` and `sha256` are given), then "
+        "`compile`; `skip-cuda` builds the package without its kernels; `base`: the base image brings it; `none` leaves "
+        "it out.",
     )
     nvcc: str = Field(FlashAttn.nvcc, description="Compiler for `compile`, as named in releases/cuda.toml: `12.4`.")
     head_dims: list[HeadDim] = Field(
-        list(FlashAttn.head_dims), min_length=1, description="Head dimensions whose kernels `compile` builds."
+        [64, 96, 128], min_length=1, description="Head dimensions whose kernels `compile` builds."
     )
     dtypes: list[Dtype] = Field(
         list(FlashAttn.dtypes), min_length=1, description="Element types whose kernels `compile` builds."
@@ -104,34 +110,31 @@ class FlashAttnTable(Table):
     archs: list[Arch] = Field(
         list(FlashAttn.archs), min_length=1, description="Architectures that `compile` builds for: `80`, `90`."
     )
-    url: Url | SkipJsonSchema[None] = Field(
-        None, description="Address of the release wheel.", json_schema_extra=_forget_null
-    )
-    sha256: Sha256 | SkipJsonSchema[None] = Field(
-        None, description="sha256 of the release wheel.", json_schema_extra=_forget_null
-    )
+    url: Url | None = Field(None, description="Address of the release wheel.", json_schema_extra=_forget_null)
+    sha256: Sha256 | None = Field(None, description="sha256 of the release wheel.", json_schema_extra=_forget_null)
 
 
 class Settings(Table):
     """What a row is made of; each key may stand in `[defaults]`, in a row, or vary as an axis."""
 
-    expect: Expectation | SkipJsonSchema[None] = Field(
+    expect: Expectation | None = Field(
         None, description="What must come out: `certify`, or `reject` with `because`.", json_schema_extra=_forget_null
     )
     base: Image = Field(
         Row.base,
-        description="`debian:bookworm` (bootstrapped from the Debian index where the engine does not hold it), or any image.",
+        description="`debian:bookworm` (bootstrapped from the Debian index where the engine lacks it), or any image.",
     )
     cuda: str = Field(Row.cuda, description="CUDA release, by name or alias in releases/cuda.toml: `12.1.105`.")
     toolkit: ToolkitSource = Field(
         Row.toolkit,
-        description="Where /usr/local/cuda-X.Y comes from: NVIDIA's `wheels`, the `base` image, `debian`'s package, or `none`.",
+        description="Where /usr/local/cuda-X.Y comes from: NVIDIA's `wheels`, the `base` image, `debian`'s package, "
+        "or `none`.",
     )
     library_path: LibraryPath = Field(
         Row.library_path, description="`toolkit` puts the toolkit's lib64 first on LD_LIBRARY_PATH."
     )
     torch: str = Field(
-        Row.torch, description="Version with its local part, as in releases/torch.toml; `base`: the base image brings it."
+        Row.torch, description="Version with local part, as in releases/torch.toml; `base`: the base image brings it."
     )
     python: Python = Field(Row.python, description="The interpreter that gets torch.")
     flash_attn: FlashAttnTable = Field(
@@ -151,7 +154,7 @@ class Settings(Table):
         {}, description="Files laid over the finished image: path in the image = path beside the matrix file."
     )
     tags: list[Tag] = Field([], description="Moving tags that follow the row when it is published.")
-    required_level: Literal["image", "gpu"] | SkipJsonSchema[None] = Field(
+    required_level: Literal["image", "gpu"] | None = Field(
         None,
         description="Level of the certificate that publishing asks for; `publish.level` unless given.",
         json_schema_extra=_forget_null,
@@ -166,9 +169,7 @@ def _as_list(value: Any) -> Any:
 class RowFields(Settings):
     """A row, or what `axes.include` adds to one."""
 
-    id: Id | SkipJsonSchema[None] = Field(
-        None, description="Names the row's folder in the output.", json_schema_extra=_forget_null
-    )
+    id: Id | None = Field(None, description="Names the row's folder in the output.", json_schema_extra=_forget_null)
     what: str = Field("", description="One line for people.")
     because: Annotated[
         list[ReasonTable], BeforeValidator(_as_list, json_schema_input_type=ReasonTable | list[ReasonTable])
@@ -192,13 +193,19 @@ class PublishTable(Table):
     )
 
 
+def _without_none(kind: Any) -> Any:
+    """Return what is left of `X | None`."""
+    left = [argument for argument in get_args(kind) if argument is not type(None)]
+    return left[0] if type(None) in get_args(kind) else kind
+
+
 def _axes_table() -> type[Table]:
-    """Return the type of `[axes]`: a list of values for any key of `Settings`, and what GitHub Actions has beside them."""
+    """Return the type of `[axes]`: lists of values for keys of `Settings`, and what GitHub Actions has beside them."""
     types = get_type_hints(Settings, include_extras=True)
     axes: dict[str, Any] = {
         name: (
-            list[types[name]],  # type: ignore[valid-type]
-            Field([], min_length=1, description=f"Values of `{field.alias}` to combine.", json_schema_extra=_forget_null),
+            list[_without_none(types[name])],  # type: ignore[misc]
+            Field([], min_length=1, description=f"Values of `{field.alias}`.", json_schema_extra=_forget_null),
         )
         for name, field in Settings.model_fields.items()
     }
@@ -210,8 +217,8 @@ def _axes_table() -> type[Table]:
             str,
             Field(
                 "",
-                description="Template of the rows' ids: `cu{cuda}-py{python}`; keys in braces, `{flash-attn.version}` too. "
-                "Without it the values joined by `-`.",
+                description="Template of the rows' ids: `cu{cuda}-py{python}`; keys in braces, `{flash-attn.version}` "
+                "too. Without it the values joined by `-`.",
             ),
         ),
         include=(
@@ -266,3 +273,12 @@ def json_schema() -> dict[str, Any]:
         "title": "assay matrix",
         **MatrixFile.model_json_schema(by_alias=True),
     }
+
+
+def schema_text() -> str:
+    """Return the JSON schema as `schema/matrix.schema.json` holds it."""
+    return json.dumps(json_schema(), indent=2) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(schema_text())

@@ -52,12 +52,13 @@ def check(raw: Mapping[str, Any]) -> tuple[dict[str, Any], list[Departure]]:
         paths = [_path(error, cleaned) for error in errors]
         departures += [
             Departure(path, _message(error, path))
-            for error, path in zip(errors, paths)
+            for error, path in zip(errors, paths, strict=True)
             if not _inside(path, departures)
         ]
-        # From the back, so that the indices in front stay true.
-        for error, path in sorted(zip(errors, paths), key=lambda pair: _order(pair[1]), reverse=True):
-            _take_out(cleaned, path, error["type"])
+        # Inner before outer and back before front, so that the paths still to come stay true.
+        culprits = {_culprit(error, path) for error, path in zip(errors, paths, strict=True)}
+        for path in sorted(culprits, key=_order, reverse=True):
+            _take_out(cleaned, path)
     return cleaned, departures
 
 
@@ -111,6 +112,8 @@ def _message(error: ErrorDetails, path: TomlPath) -> str:
         return f"{_show(value)} is not a value of {key!r}; {_perhaps_value(value, choices)}"
     if kind == "string_pattern_mismatch":
         hint = HINTS.get(context["pattern"], f"it must match {context['pattern']}")
+        if error["loc"][-1] == "[key]":
+            return f"the key cannot be {_show(value)}: {hint}"
         return f"{key!r} cannot be {_show(value)}: {hint}"
     if kind == "too_short":
         return f"{key!r} is empty; give at least one value, or leave the key out"
@@ -149,22 +152,20 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _take_out(raw: dict[str, Any], path: TomlPath, kind: str) -> None:
-    """Remove what is at the path; where something is missing, the table that lacks it, but never a whole row."""
-    if kind == "missing":
-        path = path[:-1]
-        if path[0] == "row" and len(path) == 2:
-            raw["row"][path[1]]["id"] = f"row-{int(path[1]) + 1}"
-            return
-    if path[:1] == ("row",) and len(path) == 2:  # a row that is no table: keep the numbers of the others
-        raw["row"][path[1]] = {"id": f"row-{int(path[1]) + 1}"}
-        return
-    parent: Any = raw
-    for step in path[:-1]:
-        parent = parent[step]
-    try:
+def _culprit(error: ErrorDetails, path: TomlPath) -> TomlPath:
+    """Return what has to go: where a key is missing, the table that lacks it; but only the id of a row."""
+    is_row_id = path[:1] == ("row",) and len(path) == 3
+    return path[:-1] if error["type"] == "missing" and not is_row_id else path
+
+
+def _take_out(raw: dict[str, Any], path: TomlPath) -> None:
+    """Remove what is at the path. A row stays, with a stand-in for its id: the numbers of the others must stay true."""
+    if path[:1] == ("row",) and len(path) == 2:
+        raw["row"][path[1]] = {}
+    elif path[:1] == ("row",) and path[2:] == ("id",):
+        raw["row"][path[1]]["id"] = f"row-{int(path[1]) + 1}"
+    else:
+        parent: Any = raw
+        for step in path[:-1]:
+            parent = parent[step]
         del parent[path[-1]]
-    except (KeyError, IndexError):  # an earlier error of this round took it out
-        return
-
-

@@ -1,4 +1,4 @@
-"""Facts about CUDA releases, torch builds and GPUs: data in the TOML files beside this one, typed and looked up here."""
+"""Facts about CUDA releases, torch builds and GPUs: data in the TOML files beside this one, typed and looked up."""
 
 from assay.releases.arch import runs_on
 from assay.releases.table import Releases, load

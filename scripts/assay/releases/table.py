@@ -52,7 +52,7 @@ class Releases:
         return _find("GPU", name, self.gpus, "releases/gpus.toml")
 
     def gpu_of_device(self, device: str) -> Gpu | None:
-        """Return the GPU model that a driver's device name (`NVIDIA H100 80GB HBM3`) stands for, if it is in the table."""
+        """Return the GPU model that a driver's device name (`NVIDIA H100 80GB HBM3`) means, if the table has it."""
         return next((gpu for gpu in self.gpus.values() if re.search(gpu.device, device)), None)
 
     @cached_property

@@ -64,7 +64,7 @@ class TorchBuild(_Entry):
 
 
 class Gpu(_Entry):
-    """A GPU model: compute capability, peak of dense bf16 in TFLOP/s (0: none), memory in GB, the driver's name for it."""
+    """A GPU model: capability, peak of dense bf16 in TFLOP/s (0: none), memory in GB, the driver's name for it."""
 
     name: str
     chip: str
