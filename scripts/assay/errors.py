@@ -65,6 +65,12 @@ class BuildFailed(AssayError):
         super().__init__(f"build step of part {part!r} failed: {step}")
 
 
+class Cancelled(AssayError):
+    """The run was asked to stop, and this part of it did."""
+
+    code = ExitCode.INTERRUPTED
+
+
 class Busy(AssayError):
     """Another run holds the output folder."""
 

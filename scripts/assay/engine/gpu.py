@@ -1,0 +1,161 @@
+"""Decides how a container gets at an NVIDIA GPU: NVIDIA's runtime, CDI, or plain devices with the driver's own files.
+
+`choose` is a pure function of the facts that `gpu_facts.gather` collects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from assay.errors import UsageError
+
+Mode = Literal["runtime", "cdi", "devices"]
+MODES: tuple[Mode, ...] = ("runtime", "cdi", "devices")
+CDI_KIND = "nvidia.com/gpu"
+# Where the driver's files appear in the container in mode `devices`: where NVIDIA's own images expect them.
+DRIVER_FOLDER = "/usr/local/nvidia"
+LIBRARY_FOLDER = f"{DRIVER_FOLDER}/lib64"
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostGpu:
+    """A GPU of this machine. Memory in bytes; minor: the number in /dev/nvidiaN, which need not equal the index."""
+
+    index: int
+    uuid: str
+    name: str
+    driver: str
+    memory_bytes: int = 0
+    free_bytes: int = 0
+    capability: str = ""
+    minor: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class GpuFacts:
+    """What this machine and its engine offer.
+
+    gpus: as the driver lists them.
+    runtimes: names in the engine's `Runtimes`; `nvidia` when NVIDIA's runtime is installed there.
+    hook: NVIDIA's container hook is on the PATH, which the engine uses for `--gpus` without a named runtime.
+    cdi_devices: full CDI names, `nvidia.com/gpu=0`; empty when the engine has CDI switched off or knows none.
+    device_nodes: existing /dev/nvidia* character devices.
+    driver_files: the driver's own libraries by file name, and `nvidia-smi`, to the file on this machine.
+    """
+
+    gpus: tuple[HostGpu, ...] = ()
+    runtimes: tuple[str, ...] = ()
+    hook: bool = False
+    cdi_devices: tuple[str, ...] = ()
+    device_nodes: tuple[str, ...] = ()
+    driver_files: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GpuAccess:
+    """How a container gets one GPU.
+
+    device_requests: for the engine's API (modes `runtime` and `cdi`).
+    devices, mounts, library_path: device nodes, read-only (source, target) files, and the folder to append to the
+    image's LD_LIBRARY_PATH (mode `devices`).
+    """
+
+    mode: Mode
+    gpu: HostGpu
+    device_requests: tuple[Mapping[str, Any], ...] = ()
+    devices: tuple[str, ...] = ()
+    mounts: tuple[tuple[str, str], ...] = ()
+    library_path: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The GPU's name, as the driver tells it."""
+        return self.gpu.name
+
+    @property
+    def uuid(self) -> str:
+        """The GPU's UUID, `GPU-...`."""
+        return self.gpu.uuid
+
+    @property
+    def driver(self) -> str:
+        """The version of the driver."""
+        return self.gpu.driver
+
+    @property
+    def description(self) -> str:
+        """One line for people and for the certificate."""
+        return f"{self.gpu.name} ({self.gpu.uuid}), driver {self.gpu.driver}, by {self.mode}"
+
+
+def choose(facts: GpuFacts, force: str | None = None) -> GpuAccess | None:
+    """Choose a GPU and the way to it. None when there is no GPU, or no way to it, and none was asked for.
+
+    force: `runtime`, `cdi` or `devices` for the way, `none` for no GPU, or the index or UUID of the GPU; None finds
+    both. Without an index or UUID the GPU with the most free memory is taken.
+    Raises UsageError when what is forced does not exist here.
+    """
+    if force == "none":
+        return None
+    mode = next((mode for mode in MODES if mode == force), None)
+    if not facts.gpus:
+        if force is not None:
+            raise UsageError(f"--gpu {force}: this machine has no NVIDIA GPU, or its driver is not loaded")
+        return None
+    gpu = _gpu(facts.gpus, force if mode is None else None)
+    ways = {way: _missing(way, gpu, facts) for way in (MODES if mode is None else (mode,))}
+    for way, missing in ways.items():
+        if not missing:
+            return _access(way, gpu, facts)
+    if force is None:
+        return None
+    reasons = "; ".join(f"{way}: {missing}" for way, missing in ways.items())
+    raise UsageError(f"--gpu {force}: no container can get at {gpu.name} ({gpu.uuid}) that way: {reasons}")
+
+
+def _gpu(gpus: Sequence[HostGpu], wanted: str | None) -> HostGpu:
+    if wanted is None:
+        return max(gpus, key=lambda gpu: (gpu.free_bytes, -gpu.index))
+    for gpu in gpus:
+        if wanted == str(gpu.index) or (len(wanted) >= 8 and gpu.uuid.lower().startswith(wanted.lower())):
+            return gpu
+    known = ", ".join(f"{gpu.index} = {gpu.uuid} ({gpu.name})" for gpu in gpus)
+    raise UsageError(f"--gpu {wanted}: not one of {', '.join(MODES)}, none, or a GPU of this machine ({known})")
+
+
+def _missing(mode: Mode, gpu: HostGpu, facts: GpuFacts) -> str:
+    """Say what a way lacks; empty when it is open."""
+    if mode == "runtime":
+        return "" if "nvidia" in facts.runtimes or facts.hook else "the engine has no NVIDIA runtime"
+    if mode == "cdi":
+        return "" if _cdi_name(gpu, facts) else f"the engine knows no CDI device {CDI_KIND}={gpu.index}"
+    if not {f"/dev/nvidia{gpu.minor}", "/dev/nvidiactl", "/dev/nvidia-uvm"} <= set(facts.device_nodes):
+        return f"/dev/nvidia{gpu.minor}, /dev/nvidiactl and /dev/nvidia-uvm are not all there"
+    return "" if "libcuda.so.1" in facts.driver_files else "the driver's libcuda.so.1 was not found"
+
+
+def _cdi_name(gpu: HostGpu, facts: GpuFacts) -> str | None:
+    names = (f"{CDI_KIND}={gpu.uuid}", f"{CDI_KIND}={gpu.index}")
+    return next((name for name in names if name in facts.cdi_devices), None)
+
+
+def _access(mode: Mode, gpu: HostGpu, facts: GpuFacts) -> GpuAccess:
+    if mode == "runtime":
+        request = {
+            "Driver": "nvidia",
+            "DeviceIDs": [gpu.uuid],
+            "Capabilities": [["gpu", "compute", "utility"]],
+        }
+        return GpuAccess(mode=mode, gpu=gpu, device_requests=(request,))
+    if mode == "cdi":
+        return GpuAccess(mode=mode, gpu=gpu, device_requests=({"Driver": "cdi", "DeviceIDs": [_cdi_name(gpu, facts)]},))
+    common = ("/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools")
+    nodes = [f"/dev/nvidia{gpu.minor}", *(node for node in common if node in facts.device_nodes)]
+    mounts = [
+        (source, f"/usr/bin/{name}" if name == "nvidia-smi" else f"{LIBRARY_FOLDER}/{name}")
+        for name, source in sorted(facts.driver_files.items())
+    ]
+    return GpuAccess(mode=mode, gpu=gpu, devices=tuple(nodes), mounts=tuple(mounts), library_path=LIBRARY_FOLDER)
