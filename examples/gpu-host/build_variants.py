@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import base64
 import hashlib
+import itertools
 import os
 import shutil
 import subprocess
@@ -126,6 +127,11 @@ def build(name: str, source: Path, options: argparse.Namespace) -> Path:
     # torch's own libraries and Python's symbols are found in the process that imports the extension
     runtime = ["-L", str(options.cuda / "lib64"), "-l:libcudart.so." + cudart_major(options.cuda)]
     subprocess.run(["g++", "-shared", "-o", str(extension), *objects, *runtime], check=True)
+    undefined = subprocess.run(
+        ["nm", "-D", "--undefined-only", str(extension)], capture_output=True, text=True, check=True
+    )
+    if missing := [line.split()[-1] for line in undefined.stdout.splitlines() if "run_mha_" in line]:
+        raise SystemExit(f"{name}: neither compiled nor refused: {', '.join(missing)}")
     return pack(name, source, extension, options)
 
 
@@ -150,17 +156,15 @@ def refusals() -> str:
     lines = ["#include <cuda_runtime.h>", "#include <c10/util/Exception.h>",
              '#include "namespace_config.h"', "#include <cutlass/numeric_types.h>",
              '#include "flash.h"', "namespace FLASH_NAMESPACE {"]  # fmt: skip
-    for head_dim in HEAD_DIMS:
-        for dtype, ctype in DTYPES.items():
-            for causal in ("false", "true"):
-                if (head_dim, dtype) == BUILT:
-                    continue
-                text = f"This flash attention build does not contain head dim {head_dim} in {dtype}."
-                for function in ("run_mha_fwd_", "run_mha_fwd_splitkv_dispatch"):
-                    lines.append(
-                        f"template<> void {function}<{ctype}, {head_dim}, {causal}>"
-                        f'(Flash_fwd_params &, cudaStream_t) {{ TORCH_CHECK(false, "{text}"); }}'
-                    )
+    for head_dim, dtype, causal in itertools.product(HEAD_DIMS, DTYPES, ("false", "true")):
+        kernel = f"<{DTYPES[dtype]}, {head_dim}, {causal}>"
+        refuse = f'TORCH_CHECK(false, "This flash attention build does not contain head dim {head_dim} in {dtype}.");'
+        lines.append(f"template<> void run_mha_bwd_{kernel}(Flash_bwd_params &, cudaStream_t) {{ {refuse} }}")
+        if (head_dim, dtype) != BUILT:
+            lines += [
+                f"template<> void {function}{kernel}(Flash_fwd_params &, cudaStream_t) {{ {refuse} }}"
+                for function in ("run_mha_fwd_", "run_mha_fwd_splitkv_dispatch")
+            ]
     return "\n".join([*lines, "}", ""])
 
 
@@ -190,7 +194,9 @@ def pack(name: str, source: Path, extension: Path, options: argparse.Namespace) 
     wheel = options.out / f"flash_attn-{version}-{tag}.whl"
     with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as archive:
         for path, data in files.items():
-            archive.writestr(zipfile.ZipInfo(path, (2026, 1, 1, 0, 0, 0)), data, zipfile.ZIP_DEFLATED)
+            entry = zipfile.ZipInfo(path, (2026, 1, 1, 0, 0, 0))  # no clock in the wheel
+            entry.external_attr = 0o644 << 16
+            archive.writestr(entry, data, zipfile.ZIP_DEFLATED)
     return wheel
 
 

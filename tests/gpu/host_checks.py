@@ -1,0 +1,268 @@
+"""Ask every GPU check its question on this machine's own torch, sound first, then damaged in each way that must show.
+
+    python3 tests/gpu/host_checks.py --wheelhouse DIR --out DIR
+
+Needs a GPU, a python3 with torch, and no Docker engine: the checks' own runner is started directly, as in a container.
+The wheelhouse holds flash-attn 2.8.3 for this Python and torch and, for the damaged ones, the wheels that
+`examples/gpu-host/build_variants.py` makes. Writes OUT/host-checks.json; exit code 0 when every scenario came out as
+expected. Standard library only; takes about two minutes.
+"""
+
+# ruff: noqa: T201
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import tomllib
+
+ROOT = Path(__file__).resolve().parents[2]
+RUNNER = ROOT / "docker/checks/run.py"
+RELEASES = ROOT / "scripts/assay/releases"
+EVERY_GPU_CHECK = (
+    "driver.version",
+    "gpu.visible",
+    "libraries.exercised",
+    "bf16.tensor-cores",
+    "flash-attn.numerics",
+    "flash-attn.speed",
+)
+FLASH_ATTN = ("flash-attn.numerics", "flash-attn.speed")
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One state of the machine and what the checks must say of it.
+
+    wheel: glob for the flash-attn wheel in the wheelhouse. checks: asked, with their needs. failures: check id to a
+    regular expression for its evidence; all root failures, no more and no fewer. prepare: damages the unpacked wheel
+    (first argument) or the expectation (second), and returns environment variables.
+    """
+
+    name: str
+    wheel: str
+    checks: tuple[str, ...] = EVERY_GPU_CHECK
+    failures: dict[str, str] = field(default_factory=dict)
+    head_dims: tuple[int, ...] = (64, 96, 128)
+    dtypes: tuple[str, ...] = ("bf16", "fp16")
+    prepare: Callable[[Path, dict[str, Any]], dict[str, str]] = lambda site, expect: {}
+
+
+def hide_gpu(site: Path, expect: dict[str, Any]) -> dict[str, str]:
+    """Hide the GPU as an image's environment would."""
+    return {"CUDA_VISIBLE_DEVICES": ""}
+
+
+def disguise_sdpa(site: Path, expect: dict[str, Any]) -> dict[str, str]:
+    """Put torch's attention under flash-attn's names."""
+    shutil.copy(ROOT / "examples/gpu-host/sdpa-in-disguise/flash_attn_interface.py", site / "flash_attn")
+    return {}
+
+
+def ask_for_newer_driver(site: Path, expect: dict[str, Any]) -> dict[str, str]:
+    """Pretend that the CUDA release needs a driver that does not exist yet."""
+    expect["cuda"]["driver"] = {"shipped": "990.10", "minimum": "980.05"}
+    return {}
+
+
+def stray_library(site: Path, expect: dict[str, Any]) -> dict[str, str]:
+    """Put a copy of cuFFT first on the loader's path, as a stray toolkit would be."""
+    library = next(
+        file.locate()
+        for name in ("nvidia-cufft", "nvidia-cufft-cu12")
+        for file in files_of(name)
+        if "libcufft.so" in file.name
+    )
+    stray = site / "stray"
+    stray.mkdir()
+    shutil.copy(str(library), stray)
+    return {"LD_PRELOAD": str(stray / Path(str(library)).name)}
+
+
+SOUND = "flash_attn-2.8.3-cp*"
+LEAN = {"head_dims": (64,), "dtypes": ("bf16",)}
+SCENARIOS = (
+    Scenario("sound", SOUND),
+    Scenario(
+        "sm80-only",
+        "flash_attn-2.8.3+sm80.only-*",
+        FLASH_ATTN,
+        dict.fromkeys(FLASH_ATTN, "no kernel image is available"),
+        **LEAN,
+    ),
+    Scenario(
+        "scaled", "flash_attn-2.8.3+scaled-*", FLASH_ATTN, {"flash-attn.numerics": r"scale 1\.0(09|10|11)"}, **LEAN
+    ),
+    Scenario(
+        "sdpa-in-disguise",
+        SOUND,
+        FLASH_ATTN,
+        {"flash-attn.speed": "no flash::flash_fwd kernel ran; kernels seen: "},
+        prepare=disguise_sdpa,
+    ),
+    Scenario("hidden", SOUND, EVERY_GPU_CHECK, {"gpu.visible": "CUDA_VISIBLE_DEVICES=''"}, prepare=hide_gpu),
+    Scenario("old-driver", SOUND, ("driver.version",), {"driver.version": "too old"}, prepare=ask_for_newer_driver),
+    Scenario(
+        "stray-library",
+        SOUND,
+        ("libraries.exercised",),
+        {"libraries.exercised": "libcufft.*stray"},
+        prepare=stray_library,
+    ),
+)
+
+
+def main() -> int:
+    """Run the scenarios that are named, or all."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("scenarios", nargs="*", metavar="SCENARIO")
+    parser.add_argument("--wheelhouse", type=Path, required=True, action="append")
+    parser.add_argument("--out", type=Path, default=Path("build"))
+    options = parser.parse_args()
+    chosen = [scenario for scenario in SCENARIOS if not options.scenarios or scenario.name in options.scenarios]
+    facts = machine()
+    print(json.dumps(facts), flush=True)
+    results = []
+    for scenario in chosen:
+        results.append(result := run(scenario, options.wheelhouse, facts))
+        print_result(result)
+    options.out.mkdir(parents=True, exist_ok=True)
+    report = {"machine": facts, "command": sys.argv, "scenarios": results}
+    (options.out / "host-checks.json").write_text(json.dumps(report, indent=1) + "\n")
+    return 0 if all(result["as_expected"] for result in results) else 1
+
+
+def run(scenario: Scenario, wheelhouses: list[Path], facts: dict[str, Any]) -> dict[str, Any]:
+    """Unpack the wheel, damage what the scenario damages, ask the checks and compare."""
+    wheel = next((path for house in wheelhouses for path in sorted(house.glob(f"{scenario.wheel}.whl"))
+                  if facts["tag"] in path.name), None)  # fmt: skip
+    if wheel is None:
+        raise SystemExit(f"{scenario.name}: no wheel {scenario.wheel} for {facts['tag']} in {wheelhouses}")
+    with tempfile.TemporaryDirectory(prefix="host-checks-") as folder:
+        site = Path(folder) / "site"
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(site)
+        expect = expectation(scenario, facts)
+        environment = {**os.environ, "PYTHONPATH": str(site), "ASSAY_TOKEN": "token", **scenario.prepare(site, expect)}
+        (Path(folder) / "expect.json").write_text(json.dumps(expect))
+        command = [sys.executable, str(RUNNER), "--expect", f"{folder}/expect.json"]
+        command += [part for check in scenario.checks for part in ("--only", check)]
+        started = time.monotonic()
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
+    events = [json.loads(line[6:]) for line in done.stdout.splitlines() if line.startswith("token ")]
+    findings = [event["finding"] for event in events if "finding" in event]
+    result = {
+        "scenario": scenario.name,
+        "wheel": wheel.name,
+        "seconds": round(time.monotonic() - started, 1),
+        "findings": findings,
+        "expected_failures": scenario.failures,
+        "problems": problems(scenario, findings),
+    }
+    if not any("finished" in event for event in events):
+        result["problems"].append(
+            f"the runner did not finish: exit {done.returncode}: {(done.stderr or done.stdout)[-800:]}"
+        )
+    result["problems"] += [f"broken: {event['broken']}" for event in events if "broken" in event]
+    result["as_expected"] = not result["problems"]
+    return result
+
+
+def problems(scenario: Scenario, findings: list[dict[str, Any]]) -> list[str]:
+    """Return how the findings differ from what the scenario must show."""
+    failed = {finding["check"]: finding for finding in findings if finding["status"] == "failed"}
+    found = [f"{check} failed: {failed[check]['evidence'][:300]}" for check in failed.keys() - scenario.failures.keys()]
+    for check, pattern in scenario.failures.items():
+        if check not in failed:
+            found.append(f"{check} did not fail")
+        elif not re.search(pattern, failed[check]["evidence"], re.DOTALL):
+            found.append(f"{check}: its evidence does not match {pattern!r}: {failed[check]['evidence'][:300]}")
+    found += [
+        f"{one['check']}: error: {one['measured']} {one['evidence'][-600:]}"
+        for one in findings
+        if one["status"] == "error"
+    ]
+    if not scenario.failures:
+        found += [f"{one['check']}: {one['status']}: {one['measured']}" for one in findings
+                  if one["status"] in ("blocked", "not-run")]  # fmt: skip
+    return found
+
+
+def print_result(result: dict[str, Any]) -> None:
+    """Print one scenario in a few lines."""
+    print(f"{'ok  ' if result['as_expected'] else 'BAD '} {result['scenario']} ({result['seconds']} s)", flush=True)
+    for finding in result["findings"]:
+        print(
+            f"       {finding['status']:8} {finding['check']} {finding['seconds']:.1f} s: {finding['measured'][:230]}"
+        )
+    for problem in result["problems"]:
+        print(f"     ! {problem}", flush=True)
+
+
+def expectation(scenario: Scenario, facts: dict[str, Any]) -> dict[str, Any]:
+    """Return expect.json for this machine's own torch, from the releases tables."""
+    version = facts["torch"]
+    build = next(one for one in table("torch", "build") if one["version"] == version)
+    cuda = next(one for one in table("cuda", "release") if one["name"] == build["cuda-release"])
+    model = next((one for one in table("gpus", "gpu") if re.search(one["device"], facts["gpu"]["name"])), None)
+    model = {key.replace("-", "_"): value for key, value in model.items()} if model else None
+    return {
+        "row": "host", "level": "gpu", "seed": 20261123, "sample": {"prompts": 0, "soak": 0},
+        "cuda": {
+            "release": cuda["name"], "components": cuda["components"],
+            "driver": {"shipped": cuda["driver-shipped"], "minimum": cuda["driver-minimum"]},
+        },
+        "toolkit": "base", "library_path": "none",
+        "torch": {"version": version, "cuda": build["cuda"], "locked": {}},
+        "flash_attn": {
+            "version": "2.8.3", "source": "wheelhouse", "wheel": None,
+            "head_dims": list(scenario.head_dims), "dtypes": list(scenario.dtypes),
+        },
+        "gpus": [model] if model else [], "gpu": {**facts["gpu"], "model": model}, "runtime": "none", "libraries": {},
+    }  # fmt: skip
+
+
+def machine() -> dict[str, Any]:
+    """Return what this machine is: its GPU, driver, Python and torch."""
+    query = ["nvidia-smi", "--query-gpu=index,name,uuid,driver_version", "--format=csv,noheader"]
+    smi = subprocess.run(query, capture_output=True, text=True, check=True).stdout
+    index, name, uuid, driver = smi.splitlines()[0].split(", ")
+    code = "import torch; print(torch.__version__)"
+    torch = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    return {
+        "gpu": {"index": int(index), "name": name, "uuid": uuid}, "driver": driver, "torch": torch,
+        "python": platform.python_version(), "tag": f"cp{sys.version_info[0]}{sys.version_info[1]}",
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+    }  # fmt: skip
+
+
+def table(file: str, name: str) -> list[dict[str, Any]]:
+    """Return one array of tables of the releases data."""
+    entries: list[dict[str, Any]] = tomllib.loads((RELEASES / f"{file}.toml").read_text())[name]
+    return entries
+
+
+def files_of(name: str) -> list[metadata.PackagePath]:
+    """Return the files of an installed package, none where it is not installed."""
+    try:
+        return list(metadata.files(name) or ())
+    except metadata.PackageNotFoundError:
+        return []
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
