@@ -1,0 +1,215 @@
+"""The base image of a row: made from Debian's packages, or what the engine has, or pulled.
+
+`debian:bookworm` is bootstrapped with mmdebstrap from this machine's own apt sources, so that no image registry is
+needed. It gets a name of assay's own, `assay/debian:bookworm`: the name `debian:bookworm` stays free for the real one, and
+where the engine holds the real one, that is what rows are built on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import docker.errors
+import requests
+
+from assay.engine.events import BuildEvent, OnEvent
+from assay.errors import EngineError, IngredientError
+from assay.network import NetworkSettings
+
+if TYPE_CHECKING:
+    from assay.engine import Engine
+
+DEFAULT = "debian:bookworm"
+"""The base of rows that name none, and the one that shared layers are made on."""
+
+BOOTSTRAPPED = {DEFAULT: "bookworm"}
+"""Bases that can be made from packages: reference to suite."""
+
+# What Python's environments need; and the CA certificates that programs in the image will look for.
+PACKAGES = ("ca-certificates", "python3", "python3-venv")
+
+# 2023-06-10, the day bookworm was released: no file of the base is newer, whenever it is made.
+SOURCE_DATE_EPOCH = "1686355200"
+
+# What mmdebstrap copies from the machine or writes anew each time; none of it belongs in an image.
+_CLEAN = (
+    'rm -rf "$1"/etc/apt/sources.list "$1"/etc/apt/sources.list.d/* "$1"/etc/resolv.conf "$1"/etc/hostname '
+    '"$1"/var/log/* "$1"/var/cache/ldconfig/* "$1"/var/cache/debconf/*-old'
+)
+
+_CONFIG = ('ENV PATH="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"', 'CMD ["bash"]')
+_RECIPE_LABEL = "io.assay.base.recipe"
+_STEP = "base"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseImage:
+    """The image that a row is built on.
+
+    ref: the name that the Dockerfile uses. id: the engine's own (`sha256:...`). digest: the registry's, where it came
+    from one; else the id, which says as much.
+    """
+
+    ref: str
+    id: str
+    digest: str
+
+
+def reference(ref: str) -> str:
+    """Return the name under which a Dockerfile finds a base: assay's own for those that it can make."""
+    return f"assay/{ref}" if ref in BOOTSTRAPPED else ref
+
+
+def recipe() -> str:
+    """Return the sha256 of how bases are made: one made otherwise is made anew."""
+    said = "\0".join((*PACKAGES, SOURCE_DATE_EPOCH, _CLEAN, *_CONFIG))
+    return hashlib.sha256(said.encode()).hexdigest()
+
+
+def ensure(engine: Engine, ref: str, network: NetworkSettings, on_event: OnEvent) -> BaseImage:
+    """Return the base image of a row; the engine holds it afterwards.
+
+    Raises IngredientError, with what to do, when it can neither be made nor pulled; EngineError when the engine fails.
+    """
+    def say(line: str) -> None:
+        on_event(BuildEvent(step=_STEP, status="progress", line=line))
+
+    try:
+        if ref not in BOOTSTRAPPED:
+            if engine.supports_copy_link:
+                # Layers shared between bases are made on the default one.
+                _debian(engine.client, DEFAULT, network, say)
+            return _held_or_pulled(engine.client, ref, say)
+        return _debian(engine.client, ref, network, say)
+    except (docker.errors.APIError, requests.RequestException) as error:
+        raise EngineError(f"the Docker engine failed while it provided the base {ref}: {error}") from error
+
+
+def _debian(
+    client: Any, ref: str, network: NetworkSettings, say: Callable[[str], None]
+) -> BaseImage:
+    """Return assay's name for a Debian base, pointing at the user's own image where the engine holds one."""
+    name = reference(ref)
+    own, real = _find(client, name), _find(client, ref)
+    if real is not None:
+        if own is None or own.id != real.id:
+            say(f"the engine holds {ref}: rows are built on it")
+            real.tag(*name.split(":"))
+        return _describe(name, real)
+    if own is not None and own.labels.get(_RECIPE_LABEL) == recipe():
+        return _describe(name, own)
+    try:
+        _bootstrap(client, ref, network, say)
+    except IngredientError as trouble:
+        say(f"{trouble}; pulling {ref} instead")
+        try:
+            client.images.pull(ref).tag(*name.split(":"))
+        except (docker.errors.APIError, requests.RequestException) as error:
+            raise IngredientError(
+                f"the base {ref} cannot be had: {trouble}. Pulling it failed too: {error}"
+            ) from error
+    return _describe(name, client.images.get(name))
+
+
+def _bootstrap(
+    client: Any, ref: str, network: NetworkSettings, say: Callable[[str], None]
+) -> None:
+    """Make a Debian base from packages and import it into the engine.
+
+    Raises IngredientError when this machine cannot: no mmdebstrap, no Debian sources, or a failed download.
+    """
+    suite = BOOTSTRAPPED[ref]
+    sources = network.debian_sources(suite)
+    if not sources:
+        raise IngredientError(f"{ref} cannot be made here: apt on this machine has no Debian sources")
+    program = _mmdebstrap(say)
+    say(f"making {ref} from Debian's packages")
+    with tempfile.TemporaryDirectory(prefix="assay-base.") as scratch:
+        listing = Path(scratch, "sources.list")
+        listing.write_text(sources, encoding="utf-8")
+        archive = Path(scratch, "base.tar")
+        command = [program, "--variant=minbase", f"--include={','.join(PACKAGES)}"]
+        command += [f"--aptopt={option}" for option in _apt_options(network)]
+        command += [f"--customize-hook={_CLEAN}", suite, str(archive), str(listing)]
+        environment = {**os.environ, **network.build_args, "SOURCE_DATE_EPOCH": SOURCE_DATE_EPOCH}
+        answer = subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=False
+        )
+        if answer.returncode:
+            last = "\n".join(answer.stderr.strip().splitlines()[-5:])
+            raise IngredientError(f"mmdebstrap could not make {ref}: {last}")
+        say(f"importing {archive.stat().st_size / 1e6:.0f} MB as {reference(ref)}")
+        repository, tag = reference(ref).split(":")
+        label = f"LABEL {_RECIPE_LABEL}={recipe()}"
+        with archive.open("rb") as stream:
+            client.api.import_image_from_stream(
+                stream, repository=repository, tag=tag, changes=[*_CONFIG, label]
+            )
+
+
+def _mmdebstrap(say: Callable[[str], None]) -> str:
+    """Return mmdebstrap's path, after installing it where that is possible.
+
+    Raises IngredientError with the command to run where it is not.
+    """
+    if found := shutil.which("mmdebstrap"):
+        return found
+    command = ["apt-get", "install", "-y", "--no-install-recommends", "mmdebstrap"]
+    advice = f"run `sudo {shlex.join(command)}`"
+    if os.geteuid() != 0 or not shutil.which("apt-get"):
+        raise IngredientError(f"mmdebstrap is missing; {advice}")
+    say("installing mmdebstrap")
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    for step in (["apt-get", "update"], command):
+        answer = subprocess.run(step, env=environment, capture_output=True, text=True, check=False)
+    found = shutil.which("mmdebstrap")
+    if found is None:
+        last = "\n".join(answer.stderr.strip().splitlines()[-3:])
+        raise IngredientError(f"mmdebstrap is missing and could not be installed: {last}; {advice}")
+    return found
+
+
+def _apt_options(network: NetworkSettings) -> list[str]:
+    """Return the network's settings as apt options for the bootstrap, which apt of this machine carries out."""
+    options = [f'Acquire::{scheme}::Proxy "{url}"' for scheme, url in network.apt_proxies.items()]
+    if network.ca_bundle:
+        options.append(f'Acquire::https::CAInfo "{network.ca_bundle}"')
+    return options
+
+
+def _held_or_pulled(client: Any, ref: str, say: Callable[[str], None]) -> BaseImage:
+    """Return an image that the engine has, or pull it."""
+    image = _find(client, ref)
+    if image is None:
+        say(f"pulling {ref}")
+        try:
+            image = client.images.pull(ref)
+        except (docker.errors.APIError, requests.RequestException) as error:
+            raise IngredientError(
+                f"the engine does not hold the base {ref}, and pulling it failed: {error}. "
+                f"Load it (`docker load`), tag an image with that name, or correct the row's `base`"
+            ) from error
+    return _describe(ref, image)
+
+
+def _find(client: Any, ref: str) -> Any | None:
+    """Return the engine's image of that name, or None."""
+    try:
+        return client.images.get(ref)
+    except docker.errors.ImageNotFound:
+        return None
+
+
+def _describe(ref: str, image: Any) -> BaseImage:
+    """Return what a certificate says of a base."""
+    digests = image.attrs.get("RepoDigests") or [image.id]
+    return BaseImage(ref=ref, id=image.id, digest=digests[0].rpartition("@")[2])

@@ -1,0 +1,136 @@
+"""The folder that an image is built from: everything that its Dockerfile names, and nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+from assay.compose.variables import BUILDER_FRAGMENT, PATHS, WheelFile, context_name
+from assay.errors import IngredientError
+from assay.files import write_atomically
+from assay.matrix.row import Row
+from assay.network import NetworkSettings
+from assay.releases import Releases
+
+# Folders of the context. The row's folder holds its log, findings and certificate too: `.dockerignore` keeps those out.
+FOLDERS = ("files", "flash-attn", "locks", "network", "runtime", "toolkit", "wheels")
+
+# Left out of the digest: it says how this machine reaches the network, and no byte of it enters an image.
+MACHINE = "network"
+
+_NOT_COPIED = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
+
+
+def write_context(
+    row: Row,
+    folder: Path,
+    *,
+    docker: Path,
+    releases: Releases,
+    network: NetworkSettings,
+    wheel: WheelFile | None,
+    fragments: Iterable[str],
+    files_from: Path,
+) -> None:
+    """Write the build context of a row, in place of what an earlier run left.
+
+    docker: the folder of fragments, locks and scripts. files_from: where the row's overlay files are looked for.
+    Raises IngredientError when a lock, the wheel or an overlay file is missing.
+    """
+    for name in FOLDERS:
+        shutil.rmtree(folder / name, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    ignore = "*\n" + "".join(f"!{name}\n" for name in ("Dockerfile", *FOLDERS))
+    write_atomically(folder / ".dockerignore", ignore)
+    for target, source in locks(row, releases).items():
+        lock = docker / "locks" / source
+        if not lock.is_file():
+            raise IngredientError(
+                f"row {row.id} needs the lock {source}, which is not in {lock.parent}; "
+                "write it with `nox -s lock`, or ask for a combination that is locked"
+            )
+        _copy(lock, folder / "locks" / target)
+    if row.toolkit == "wheels":
+        _copy(docker / "toolkit", folder / "toolkit")
+    if has_runtime_files(row, docker):
+        _copy(docker / "runtime", folder / "runtime")
+    if BUILDER_FRAGMENT in fragments:
+        _copy(docker / "flash-attn", folder / "flash-attn")
+    if wheel:
+        _copy(wheel.path, folder / "wheels" / wheel.path.name)
+        pin = f"flash-attn @ file://{PATHS['wheels']}/{quote(wheel.path.name)} --hash=sha256:{wheel.sha256}\n"
+        write_atomically(folder / "wheels" / "requirements.txt", pin)
+    for number, (_, source) in enumerate(row.files):
+        path = files_from / source
+        if not path.exists():
+            raise IngredientError(f"row {row.id}: files names {source}, and {path} does not exist")
+        _copy(path, folder / "files" / context_name(number, source))
+    network.write(folder / MACHINE)
+
+
+def locks(row: Row, releases: Releases) -> dict[str, str]:
+    """Return the locks of a row: name in the context to path under `docker/locks`."""
+    wanted = {"tools.txt": "tools.txt"}
+    if row.toolkit == "wheels":
+        wanted["toolkit.txt"] = f"cuda-{releases.cuda(row.cuda).name}.txt"
+    if row.flash_attn.source not in ("base", "none"):
+        wanted["flash-attn.txt"] = "flash-attn.txt"
+    if row.torch != "base":
+        lock = releases.torch(row.torch).lock
+        wanted["torch.txt"] = f"{lock}/torch-py{row.python}.txt"
+        if row.runtime != "none":
+            wanted["runtime.txt"] = f"{lock}/runtime-py{row.python}.txt"
+    return wanted
+
+
+def has_runtime_files(row: Row, docker: Path) -> bool:
+    """Tell whether there are runtime files to bake into the row's image."""
+    return row.runtime != "none" and any((docker / "runtime").glob("*.py"))
+
+
+def digest(folder: Path) -> str:
+    """Return the sha256 of the Dockerfile and its context: of names, permissions that count, and contents.
+
+    The machine's network settings are left out: they change nothing in the image.
+    """
+    total = hashlib.sha256()
+    for path in _digested(folder):
+        kind = "x" if path.stat().st_mode & 0o100 else "-"
+        name = path.relative_to(folder).as_posix()
+        total.update(f"{name}\0{kind}\0{_sha256(path)}\n".encode())
+    return total.hexdigest()
+
+
+def _digested(folder: Path) -> Iterator[Path]:
+    """Yield the files that the digest covers, in a fixed order."""
+    yield folder / "Dockerfile"
+    for name in FOLDERS:
+        if name != MACHINE:
+            yield from sorted(path for path in (folder / name).rglob("*") if path.is_file())
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a file or a tree, contents and permissions; times are the packer's business.
+
+    Raises IngredientError when it cannot be read.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=_NOT_COPIED, copy_function=shutil.copy)
+        else:
+            shutil.copy(source, target)
+    except (OSError, shutil.Error) as error:
+        raise IngredientError(f"cannot copy {source} into the build context: {error}") from error
+
+
+def _sha256(path: Path) -> str:
+    """Return a file's sha256 in hex, without holding the file in memory."""
+    content = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            content.update(block)
+    return content.hexdigest()
