@@ -1,8 +1,8 @@
 """Lay NVIDIA's Python wheels out as an ordinary CUDA toolkit.
 
 The wheels install as `nvidia/<component>/{bin,include,lib,nvvm,...}`; compilers, build scripts and people look for
-`/usr/local/cuda-X.Y/{bin,include,lib64,nvvm,version.json}` with a `/usr/local/cuda` link beside it. Runs inside the image
-while it is built, with the image's own Python (3.9 or newer) and nothing else.
+`/usr/local/cuda-X.Y/{bin,include,lib64,nvvm,version.json}` with a `/usr/local/cuda` link beside it. Runs inside the
+image while it is built, with the image's own Python (3.9 or newer) and nothing else.
 
     python layout.py WHEELS /usr/local/cuda-12.1 --release 12.1.1
 """

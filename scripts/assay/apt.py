@@ -64,9 +64,7 @@ def _one_line(text: str) -> Iterator[AptSource]:
     pattern = re.compile(r"^deb\s+(?:\[(?P<options>[^]]*)\]\s+)?(?P<uri>\S+)\s+(?P<suite>\S+)\s+(?P<rest>.+)$")
     for raw in text.splitlines():
         if match := pattern.match(raw.partition("#")[0].strip()):
-            options = dict(
-                word.split("=", 1) for word in (match["options"] or "").split() if "=" in word
-            )
+            options = dict(word.split("=", 1) for word in (match["options"] or "").split() if "=" in word)
             yield AptSource(
                 uri=match["uri"],
                 suite=match["suite"],

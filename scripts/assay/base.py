@@ -1,8 +1,8 @@
 """The base image of a row: made from Debian's packages, or what the engine has, or pulled.
 
 `debian:bookworm` is bootstrapped with mmdebstrap from this machine's own apt sources, so that no image registry is
-needed. It gets a name of assay's own, `assay/debian:bookworm`: the name `debian:bookworm` stays free for the real one, and
-where the engine holds the real one, that is what rows are built on.
+needed. It gets a name of assay's own, `assay/debian:bookworm`: the name `debian:bookworm` stays free for the real one,
+and where the engine holds the real one, that is what rows are built on.
 """
 
 from __future__ import annotations
@@ -40,9 +40,11 @@ PACKAGES = ("ca-certificates", "python3", "python3-venv")
 # 2023-06-10, the day bookworm was released: no file of the base is newer, whenever it is made.
 SOURCE_DATE_EPOCH = "1686355200"
 
-# What mmdebstrap copies from the machine or writes anew each time; none of it belongs in an image.
+# What mmdebstrap copies from the machine, the options it was given, and what differs each time: none of it belongs in
+# an image.
 _CLEAN = (
     'rm -rf "$1"/etc/apt/sources.list "$1"/etc/apt/sources.list.d/* "$1"/etc/resolv.conf "$1"/etc/hostname '
+    '"$1"/etc/apt/apt.conf.d/99mmdebstrap "$1"/etc/dpkg/dpkg.cfg.d/99mmdebstrap '
     '"$1"/var/log/* "$1"/var/cache/ldconfig/* "$1"/var/cache/debconf/*-old'
 )
 
@@ -80,6 +82,7 @@ def ensure(engine: Engine, ref: str, network: NetworkSettings, on_event: OnEvent
 
     Raises IngredientError, with what to do, when it can neither be made nor pulled; EngineError when the engine fails.
     """
+
     def say(line: str) -> None:
         on_event(BuildEvent(step=_STEP, status="progress", line=line))
 
@@ -94,9 +97,7 @@ def ensure(engine: Engine, ref: str, network: NetworkSettings, on_event: OnEvent
         raise EngineError(f"the Docker engine failed while it provided the base {ref}: {error}") from error
 
 
-def _debian(
-    client: Any, ref: str, network: NetworkSettings, say: Callable[[str], None]
-) -> BaseImage:
+def _debian(client: Any, ref: str, network: NetworkSettings, say: Callable[[str], None]) -> BaseImage:
     """Return assay's name for a Debian base, pointing at the user's own image where the engine holds one."""
     name = reference(ref)
     own, real = _find(client, name), _find(client, ref)
@@ -114,15 +115,11 @@ def _debian(
         try:
             client.images.pull(ref).tag(*name.split(":"))
         except (docker.errors.APIError, requests.RequestException) as error:
-            raise IngredientError(
-                f"the base {ref} cannot be had: {trouble}. Pulling it failed too: {error}"
-            ) from error
+            raise IngredientError(f"the base {ref} cannot be had: {trouble}. Pulling it failed too: {error}") from error
     return _describe(name, client.images.get(name))
 
 
-def _bootstrap(
-    client: Any, ref: str, network: NetworkSettings, say: Callable[[str], None]
-) -> None:
+def _bootstrap(client: Any, ref: str, network: NetworkSettings, say: Callable[[str], None]) -> None:
     """Make a Debian base from packages and import it into the engine.
 
     Raises IngredientError when this machine cannot: no mmdebstrap, no Debian sources, or a failed download.
@@ -139,11 +136,10 @@ def _bootstrap(
         archive = Path(scratch, "base.tar")
         command = [program, "--variant=minbase", f"--include={','.join(PACKAGES)}"]
         command += [f"--aptopt={option}" for option in _apt_options(network)]
-        command += [f"--customize-hook={_CLEAN}", suite, str(archive), str(listing)]
+        # Without this dpkg syncs each file: on a busy disk that is most of the time.
+        command += ["--dpkgopt=force-unsafe-io", f"--customize-hook={_CLEAN}", suite, str(archive), str(listing)]
         environment = {**os.environ, **network.build_args, "SOURCE_DATE_EPOCH": SOURCE_DATE_EPOCH}
-        answer = subprocess.run(
-            command, env=environment, capture_output=True, text=True, check=False
-        )
+        answer = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         if answer.returncode:
             last = "\n".join(answer.stderr.strip().splitlines()[-5:])
             raise IngredientError(f"mmdebstrap could not make {ref}: {last}")
@@ -151,9 +147,7 @@ def _bootstrap(
         repository, tag = reference(ref).split(":")
         label = f"LABEL {_RECIPE_LABEL}={recipe()}"
         with archive.open("rb") as stream:
-            client.api.import_image_from_stream(
-                stream, repository=repository, tag=tag, changes=[*_CONFIG, label]
-            )
+            client.api.import_image_from_stream(stream, repository=repository, tag=tag, changes=[*_CONFIG, label])
 
 
 def _mmdebstrap(say: Callable[[str], None]) -> str:

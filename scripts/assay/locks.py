@@ -66,9 +66,7 @@ def planned(folder: Path, table: releases.Releases) -> Iterator[Lock]:
         torch = (folder / build.lock / "torch.in").read_text(encoding="utf-8")
         for python in (python for python in PYTHONS if python in build.pythons):
             base = f"{build.lock}/torch-py{python}.txt"
-            yield Lock(
-                target=base, source=f"{build.lock}/torch.in", requirements=torch, python=python
-            )
+            yield Lock(target=base, source=f"{build.lock}/torch.in", requirements=torch, python=python)
             yield Lock(
                 target=f"{build.lock}/runtime-py{python}.txt",
                 source="runtime.in",

@@ -40,7 +40,8 @@ here=$(dirname "$0")
 {exports}
 if [ -z "$APT_CONFIG" ] && [ -r /etc/os-release ]; then
     conf="$here/apt/$(. /etc/os-release && echo "$VERSION_CODENAME").conf"
-    if [ -f "$conf" ]; then APT_CONFIG=$conf; export APT_CONFIG; fi
+    if [ ! -f "$conf" ]; then conf="$here/apt/other.conf"; fi
+    APT_CONFIG=$conf; export APT_CONFIG
 fi
 exec "$@"
 """
@@ -69,9 +70,7 @@ class NetworkSettings:
     proxies: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def from_host(
-        cls, *, environment: Mapping[str, str] | None = None, root: Path = Path("/")
-    ) -> NetworkSettings:
+    def from_host(cls, *, environment: Mapping[str, str] | None = None, root: Path = Path("/")) -> NetworkSettings:
         """Read the settings of this machine.
 
         environment: instead of the process's own; root: where `/etc` is looked for, for tests.
@@ -88,16 +87,10 @@ class NetworkSettings:
             index=index[0] if index else None,
             extra_indexes=_remote(extra),
             find_links=_remote(links),
-            insecure_hosts=_unique(
-                [*uv.get("insecure", "").split(), *pip.get("trusted-host", "").split()]
-            ),
+            insecure_hosts=_unique([*uv.get("insecure", "").split(), *pip.get("trusted-host", "").split()]),
             apt_sources=read_sources(root / "etc/apt"),
             apt_proxies=_apt_proxies() if root == Path("/") else {},
-            proxies={
-                name: value
-                for name in _PROXY_VARIABLES
-                if (value := env.get(name) or env.get(name.upper()))
-            },
+            proxies={name: value for name in _PROXY_VARIABLES if (value := env.get(name) or env.get(name.upper()))},
         )
 
     @property
@@ -137,14 +130,13 @@ class NetworkSettings:
     def write(self, folder: Path) -> None:
         """Write the `network/` folder of a build context.
 
-        It holds `run.sh`, `ca.crt` where there is a bundle, and `apt/<suite>.conf` and `.list` for Debian suites:
-        `run.sh` picks the one of the image that it runs in, unless APT_CONFIG names another.
+        It holds `run.sh`, `ca.crt` where there is a bundle, and `apt/<suite>.conf` and `.list` for Debian suites,
+        `apt/other.conf` for other systems: `run.sh` picks the one of the image that it runs in, unless APT_CONFIG names
+        another.
         """
         apt = folder / "apt"
         apt.mkdir(parents=True, exist_ok=True)
-        exports = "\n".join(
-            f"export {name}={shlex.quote(value)}" for name, value in self.environment().items()
-        )
+        exports = "\n".join(f"export {name}={shlex.quote(value)}" for name, value in self.environment().items())
         (folder / "run.sh").write_text(_RUN.format(exports=exports), encoding="utf-8")
         if self.ca_bundle:
             (folder / "ca.crt").write_bytes(self.ca_bundle.read_bytes())
@@ -152,15 +144,19 @@ class NetworkSettings:
             if text := self.debian_sources(suite, ("main", "contrib", "non-free")):
                 (apt / f"{suite}.list").write_text(text, encoding="utf-8")
                 (apt / f"{suite}.conf").write_text(self._apt_conf(suite), encoding="utf-8")
+        (apt / "other.conf").write_text(self._apt_conf(None), encoding="utf-8")
 
-    def _apt_conf(self, suite: str) -> str:
-        """Return apt's settings for a suite: our sources instead of the image's, the CA bundle, the proxies."""
-        lines = [f'Dir::Etc::SourceList "{MOUNT}/apt/{suite}.list";', 'Dir::Etc::SourceParts "-";']
+    def _apt_conf(self, suite: str | None) -> str:
+        """Return apt's settings for a suite: our sources instead of the image's own, the CA bundle, the proxies.
+
+        suite: None for a distribution that this machine has no sources for; then the image's own serve.
+        """
+        lines = []
+        if suite:
+            lines += [f'Dir::Etc::SourceList "{MOUNT}/apt/{suite}.list";', 'Dir::Etc::SourceParts "-";']
         if self.ca_bundle:
             lines.append(f'Acquire::https::CAInfo "{MOUNT}/ca.crt";')
-        lines += [
-            f'Acquire::{scheme}::Proxy "{url}";' for scheme, url in sorted(self.apt_proxies.items())
-        ]
+        lines += [f'Acquire::{scheme}::Proxy "{url}";' for scheme, url in sorted(self.apt_proxies.items())]
         return "\n".join(lines) + "\n"
 
 

@@ -14,18 +14,25 @@ from assay import paths
 from assay import releases as tables
 from assay.compose import context
 from assay.compose.parts import parts_of
-from assay.compose.variables import Frontend, WheelFile, dockerfile_string, fragments, variables
+from assay.compose.variables import (
+    BUILDER_FRAGMENT,
+    Frontend,
+    dockerfile_string,
+    fragments,
+    variables,
+)
 from assay.files import write_atomically
 from assay.matrix.row import Row
 from assay.network import NetworkSettings
+from assay.wheels import Wheel, lean
 
 
 @dataclass(frozen=True, kw_only=True)
 class Composed:
     """A Dockerfile and the folder to build it from.
 
-    folder: the build context. digest: sha256 over the Dockerfile and the context without this machine's network settings.
-    parts: the parts of the image in order. labels: what the Dockerfile's last part says of the image.
+    folder: the build context. digest: sha256 over the Dockerfile and the context, without this machine's network
+    settings. parts: the parts of the image in order. labels: what the Dockerfile's last part says of the image.
     """
 
     folder: Path
@@ -40,7 +47,7 @@ def compose(
     *,
     out: Path,
     network: NetworkSettings,
-    wheel: WheelFile | None,
+    wheel: Wheel | None,
     frontend: Frontend = "buildkit",
     link: bool = False,
     stop_at: str | None = None,
@@ -68,7 +75,8 @@ def compose(
         link=link,
         runtime_files=context.has_runtime_files(row, docker),
     )
-    text = render(docker, {**known, "fragments": chosen})
+    recipe = lean.recipe(row) if BUILDER_FRAGMENT in chosen else None
+    text = render(docker, {**known, "fragments": chosen, "recipe": recipe})
     folder = out / row.id
     context.write_context(
         row,

@@ -8,12 +8,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from urllib.parse import quote
 
-from assay.compose.variables import BUILDER_FRAGMENT, PATHS, WheelFile, context_name
+from assay.compose.variables import BUILDER_FRAGMENT, PATHS, context_name
 from assay.errors import IngredientError
 from assay.files import write_atomically
 from assay.matrix.row import Row
 from assay.network import NetworkSettings
 from assay.releases import Releases
+from assay.wheels import Wheel
 
 # Folders of the context. The row's folder holds its log, findings and certificate too: `.dockerignore` keeps those out.
 FOLDERS = ("files", "flash-attn", "locks", "network", "runtime", "toolkit", "wheels")
@@ -31,7 +32,7 @@ def write_context(
     docker: Path,
     releases: Releases,
     network: NetworkSettings,
-    wheel: WheelFile | None,
+    wheel: Wheel | None,
     fragments: Iterable[str],
     files_from: Path,
 ) -> None:

@@ -8,11 +8,11 @@ _MARK = re.compile(r"^# part: (?P<name>\S+)\s*$")
 
 
 def part_of_line(dockerfile: str, line: int) -> str:
-    """Return the part that a line of a Dockerfile belongs to.
+    r"""Return the part that a line of a Dockerfile belongs to.
 
     line: counted from 1, as Docker counts them.
 
-    >>> part_of_line("# part: base\\nFROM x\\n# part: torch\\nRUN y\\n", 4)
+    >>> part_of_line("# part: base\nFROM x\n# part: torch\nRUN y\n", 4)
     'torch'
 
     Raises ValueError for a line before the first part: comments and parser directives are all that stands there.

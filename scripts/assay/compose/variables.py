@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from types import MappingProxyType
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from assay import base as bases
 from assay.errors import IngredientError
 from assay.matrix.row import Row
 from assay.releases import Releases
+from assay.wheels import Wheel
 
 Frontend = Literal["buildkit", "classic"]
 
@@ -53,27 +54,7 @@ _COMPILED = frozenset({"auto", "compile", "skip-cuda"})
 _ABSENT = frozenset({"base", "none"})
 
 
-class WheelFile(Protocol):
-    """What composing needs to know of a flash-attn wheel."""
-
-    @property
-    def path(self) -> Path:
-        """The file; its name is a wheel's name."""
-
-    @property
-    def sha256(self) -> str:
-        """Of the file, in hex."""
-
-    @property
-    def version(self) -> str:
-        """With its local part."""
-
-    @property
-    def source(self) -> str:
-        """How it was had: `wheelhouse`, `release`, `compile` or `skip-cuda`."""
-
-
-def fragments(row: Row, *, wheel: WheelFile | None, stop_at: str | None) -> tuple[str, ...]:
+def fragments(row: Row, *, wheel: Wheel | None, stop_at: str | None) -> tuple[str, ...]:
     """Return the fragments of a row's Dockerfile.
 
     stop_at: the builder stage's name for a Dockerfile that ends there.
@@ -96,7 +77,7 @@ def variables(
     row: Row,
     releases: Releases,
     *,
-    wheel: WheelFile | None,
+    wheel: Wheel | None,
     frontend: Frontend,
     link: bool,
     runtime_files: bool,
@@ -136,7 +117,7 @@ def variables(
     }
 
 
-def labels(row: Row, wheel: WheelFile | None) -> dict[str, str]:
+def labels(row: Row, wheel: Wheel | None) -> dict[str, str]:
     """Return the labels that say what went into the image."""
     said = {
         "io.assay.row": row.id,
