@@ -3,13 +3,12 @@
 Every table may be partial, as defaults, axes and rows are laid over each other; `assay.matrix.rules` says what the
 whole must mean. `assay.matrix.row.Row` is what they become.
 
-`python -m assay.matrix.schema > schema/matrix.schema.json` writes the schema anew.
+`python -m assay.matrix > schema/matrix.schema.json` writes the schema anew.
 """
 
 from __future__ import annotations
 
 import json
-import sys
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, create_model
@@ -97,8 +96,8 @@ class FlashAttnTable(Table):
     source: FlashAttnSource = Field(
         FlashAttn.source,
         description="`auto` tries the wheelhouse, then the release wheel (where `url` and `sha256` are given), then "
-        "`compile`; `skip-cuda` builds the package without its kernels; `base`: the base image brings it; `none` leaves "
-        "it out.",
+        "`compile`; `skip-cuda` builds the package without its kernels; `base`: the base image brings it; "
+        "`none` leaves it out.",
     )
     nvcc: str = Field(FlashAttn.nvcc, description="Compiler for `compile`, as named in releases/cuda.toml: `12.4`.")
     head_dims: list[HeadDim] = Field(
@@ -270,15 +269,11 @@ def json_schema() -> dict[str, Any]:
     """Return the JSON schema of the matrix file, for editors."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "assay matrix",
         **MatrixFile.model_json_schema(by_alias=True),
+        "title": "assay matrix",
     }
 
 
 def schema_text() -> str:
     """Return the JSON schema as `schema/matrix.schema.json` holds it."""
     return json.dumps(json_schema(), indent=2) + "\n"
-
-
-if __name__ == "__main__":
-    sys.stdout.write(schema_text())
