@@ -18,7 +18,7 @@ from assay.wheels.wheel import Wheel
 from assay.wheels.wheelhouse import Store, wanted_kernels
 
 STAGE = "flash-attn-wheel"
-FOLDER_IN_STAGE = "/wheel"
+FOLDER_IN_STAGE = "/wheels"
 
 
 def build(
@@ -37,7 +37,6 @@ def build(
     Raises BuildFailed when a step of the builder stage fails, IngredientError when what comes out is not what was
     asked for.
     """
-    source = "skip-cuda" if recipe.skip_cuda else "compile"
     composed = compose(
         row,
         out=out,
@@ -45,6 +44,7 @@ def build(
         wheel=None,
         frontend="buildkit" if engine.buildkit else "classic",
         link=engine.supports_copy_link,
+        stop_at=STAGE,
     )
     image = engine.build(
         composed.folder,
@@ -64,18 +64,17 @@ def build(
         if len(found) != 1:
             names = ", ".join(path.name for path in found) or "none"
             raise IngredientError(f"the builder stage of {row.id} left {names} in {FOLDER_IN_STAGE}, not one wheel")
-        wheel = wheel_file.read(found[0], source=source)
+        wheel = wheel_file.read(found[0], source=recipe.source)
         verify(wheel, recipe, row)
-        return store.add(recipe.key(), found[0], source=source, record=_record(wheel, recipe))
+        return store.add(recipe.key(), found[0], source=recipe.source, record=_record(wheel, recipe))
 
 
 def verify(wheel: Wheel, recipe: Recipe, row: Row) -> None:
     """Raise IngredientError unless the wheel holds exactly what the recipe says, by its machine code and its names."""
-    version = f"{recipe.version}+{recipe.local_version}"
-    wanted = frozenset() if recipe.skip_cuda else wanted_kernels(row.flash_attn)
+    wanted = wanted_kernels(row.flash_attn) if recipe.compiler else frozenset()
     held = wheel.extension.kernels if wheel.extension else frozenset()
     problems = [
-        *([f"its version is {wheel.version}, not {version}"] if wheel.version != version else []),
+        *([f"its version is {wheel.version}, not {recipe.version}"] if wheel.version != recipe.version else []),
         *(f"it lacks the kernel {kernel}" for kernel in sorted(wanted - held)),
         *(f"it holds the kernel {kernel}, which nobody asked for" for kernel in sorted(held - wanted)),
         *([f"it has machine code for {wheel.archs}, not {recipe.archs}"] if wheel.archs != recipe.archs else []),

@@ -152,7 +152,7 @@ def _cuda_major(elf: ELFFile) -> int | None:
     if not isinstance(dynamic, DynamicSection):
         return None
     for tag in dynamic.iter_tags("DT_NEEDED"):
-        match = re.match(r"libcudart\.so\.(\d+)", tag.needed)
+        match = re.match(r"libcudart\.so\.(\d+)", str(getattr(tag, "needed", "")))
         if match:
             return int(match[1])
     return None

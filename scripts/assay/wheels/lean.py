@@ -1,17 +1,20 @@
-"""The lean compile: which kernels, with which compiler, under which name. Pure, but for reading its own data files.
+"""The lean compile: which kernels, with which compiler, under which key. Pure, but for reading its own data files.
 
-`docker/flash-attn.build.dockerfile.j2` does the work in a builder stage; here is what it is told, and the key under
-which its result is kept.
+`docker/flash-attn.build.dockerfile.j2` and the scripts in `docker/flash-attn` do the work in a builder stage; here is
+what the host knows of it: whether a row can be compiled at all, what must come out, and the key under which it is kept.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import importlib.util
 import json
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from assay import paths
@@ -19,59 +22,48 @@ from assay.errors import IngredientError
 from assay.matrix.row import Row
 from assay.suggest import perhaps
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
-TABLE = Path(__file__).with_name("compilers.toml")
-
 TEMPLATE = "flash-attn.build.dockerfile.j2"
 FOLDER = "flash-attn"
-
-# What flash-attn leaves out when these are defined; each must be defined for nvcc and for the host compiler alike.
-LEFT_OUT = ("BACKWARD", "DROPOUT", "ALIBI", "SOFTCAP", "LOCAL")
-MACROS = tuple(f"FLASHATTENTION_DISABLE_{feature}" for feature in LEFT_OUT)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Compiler:
-    """An nvcc from Debian's archive; see `compilers.toml` for the fields."""
+    """An nvcc from Debian's archive, as `docker/flash-attn/compilers.json` describes it."""
 
     name: str
     version: str
     suite: str
-    component: str
     package: str
     package_version: str
     sha256: str
-    size: int
+    headers: str | None
     archs: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """All that decides what a compiled wheel is: what the template of the builder stage is rendered with.
+    """All that decides what a compiled wheel is, besides the files of the builder stage.
 
-    skip_cuda: build the package without its kernels. compiler: None then. local_version: what is in, for the version
-        of the wheel. macros: features left out. python, torch: what it is compiled for.
+    compiler: None for a wheel without kernels; then head_dims, dtypes, archs and left_out are empty. base: what the
+    host compiler and its headers come from. version: as the wheel will carry it, local part included. sdist_sha256: of
+    the source.
     """
 
     version: str
+    sdist_sha256: str
+    base: str
     python: str
     torch: str
-    skip_cuda: bool
     compiler: Compiler | None
     head_dims: tuple[int, ...]
     dtypes: tuple[str, ...]
     archs: tuple[str, ...]
-    macros: tuple[str, ...]
-    local_version: str
+    left_out: tuple[str, ...]
 
     @property
-    def units(self) -> int:
-        """Return how many files are compiled: the kernels, the API and the definitions of what was left out."""
-        return 0 if self.skip_cuda else len(self.head_dims) * len(self.dtypes) * 4 + 2
+    def source(self) -> str:
+        """Return what `Wheel.source` says of the result."""
+        return "compile" if self.compiler else "skip-cuda"
 
     def key(self) -> str:
         """Return the sha256 under which the wheel is kept: of the recipe and of the builder stage's files."""
@@ -80,44 +72,51 @@ class Recipe:
 
     def record(self) -> Mapping[str, Any]:
         """Return what the record beside the wheel says of how it was made."""
+        nvcc = self.compiler
         return {
-            "compiler": f"nvcc {self.compiler.version}" if self.compiler else None,
-            "python": self.python,
-            "torch": self.torch,
-            "head_dims": self.head_dims,
-            "dtypes": self.dtypes,
-            "archs": self.archs,
-            "left_out": [feature.lower() for feature in LEFT_OUT] if not self.skip_cuda else ["kernels"],
-            "sdist_sha256": sdist_sha256(paths.docker_dir(), self.version),
+            **{name: value for name, value in asdict(self).items() if name != "compiler"},
+            "compiler": f"nvcc {nvcc.version}" if nvcc else None,
+            "compiler_package": {
+                "name": nvcc.package,
+                "version": nvcc.package_version,
+                "sha256": nvcc.sha256,
+                "suite": nvcc.suite,
+            }
+            if nvcc
+            else None,
         }
 
 
-def compilers() -> tuple[Compiler, ...]:
-    """Return the compilers of `compilers.toml`."""
-    with TABLE.open("rb") as file:
-        entries = tomllib.load(file)["compiler"]
-    return tuple(
-        Compiler(
-            **{
-                key.replace("-", "_"): tuple(value) if isinstance(value, list) else value
-                for key, value in entry.items()
-            }
-        )
-        for entry in entries
-    )
+@functools.lru_cache(maxsize=1)
+def kernels() -> ModuleType:
+    """Return `docker/flash-attn/kernels.py`, which the builder stage runs: one place says what a lean wheel is."""
+    path = paths.docker_dir() / FOLDER / "kernels.py"
+    spec = importlib.util.spec_from_file_location("assay_flash_attn_kernels", path)
+    if spec is None or spec.loader is None:
+        raise IngredientError(f"{path} cannot be loaded; install assay again")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up there
+    spec.loader.exec_module(module)
+    return module
+
+
+def compilers() -> dict[str, Compiler]:
+    """Return the compilers of `compilers.json` by their names."""
+    table = json.loads((paths.docker_dir() / FOLDER / "compilers.json").read_text(encoding="utf-8"))["compilers"]
+    return {name: Compiler(name=name, **{**entry, "archs": tuple(entry["archs"])}) for name, entry in table.items()}
 
 
 def compiler(name: str) -> Compiler:
     """Return the compiler that the matrix names: `12.4`, or a release or version of it (`12.4.1`, `12.4.131`).
 
-    Raises IngredientError for one that Debian's archive does not have.
+    Raises IngredientError for one that the table does not have.
     """
-    known = {entry.name: entry for entry in compilers()}
+    known = compilers()
     found = known.get(".".join(name.split(".")[:2]))
     if found is None:
         raise IngredientError(
             f"flash-attn.nvcc {name!r}: no such compiler is known; {perhaps(name, known)}. "
-            f"Another one of Debian's archive is a table in {TABLE.name}"
+            f"Another one of Debian's archive is an entry in docker/{FOLDER}/compilers.json"
         )
     return found
 
@@ -125,51 +124,33 @@ def compiler(name: str) -> Compiler:
 def recipe(row: Row) -> Recipe:
     """Return what the builder stage of a row makes.
 
-    Raises IngredientError when the compiler is unknown or cannot compile for an arch that the row asks for.
+    Raises IngredientError when the version has no pinned sdist, the compiler is unknown, or it cannot compile for an
+    arch that the row asks for.
     """
     asked = row.flash_attn
-    if asked.source == "skip-cuda":
-        return Recipe(
-            version=asked.version,
-            python=row.python,
-            torch=row.torch,
-            skip_cuda=True,
-            compiler=None,
-            head_dims=(),
-            dtypes=(),
-            archs=(),
-            macros=(),
-            local_version="assay.nokernels",
-        )
-    nvcc = compiler(asked.nvcc)
-    for arch in asked.archs:
-        if arch not in nvcc.archs:
+    skip_cuda = asked.source == "skip-cuda"
+    nvcc = None if skip_cuda else compiler(asked.nvcc)
+    for arch in asked.archs if nvcc else ():
+        if nvcc and arch not in nvcc.archs:
             raise IngredientError(
                 f"flash-attn.archs {arch!r}: nvcc {nvcc.name} compiles flash-attn {asked.version} for "
                 f"{' and '.join(nvcc.archs)} only; code for 80 also runs on GPUs of 8.6 and 8.9"
             )
+    head_dims, dtypes, archs = tuple(sorted(asked.head_dims)), tuple(sorted(asked.dtypes)), tuple(sorted(asked.archs))
+    inside = kernels().Asked(head_dims, dtypes, archs)
+    local = kernels().NO_KERNELS if skip_cuda else inside.local_version
     return Recipe(
-        version=asked.version,
+        version=f"{asked.version}+{local}",
+        sdist_sha256=sdist_sha256(asked.version),
+        base=row.base,
         python=row.python,
         torch=row.torch,
-        skip_cuda=False,
         compiler=nvcc,
-        head_dims=tuple(sorted(asked.head_dims)),
-        dtypes=tuple(sorted(asked.dtypes)),
-        archs=tuple(sorted(asked.archs, key=int)),
-        macros=MACROS,
-        local_version=local_version(asked.head_dims, asked.dtypes, asked.archs),
+        head_dims=() if skip_cuda else head_dims,
+        dtypes=() if skip_cuda else dtypes,
+        archs=() if skip_cuda else archs,
+        left_out=() if skip_cuda else tuple(feature.lower() for feature in kernels().LEFT_OUT),
     )
-
-
-def local_version(head_dims: tuple[int, ...], dtypes: tuple[str, ...], archs: tuple[str, ...]) -> str:
-    """Return the local part of a lean wheel's version (PEP 440): what is in.
-
-    >>> local_version((128, 64), ("bf16",), ("80", "90"))
-    'assay.hd64.128.bf16.sm80.90.fwd'
-    """
-    dims = ".".join(str(head_dim) for head_dim in sorted(head_dims))
-    return f"assay.hd{dims}.{'.'.join(sorted(dtypes))}.sm{'.'.join(sorted(archs, key=int))}.fwd"
 
 
 def build_files(docker: Path) -> tuple[Path, ...]:
@@ -187,16 +168,17 @@ def files_digest(docker: Path) -> str:
     return digest.hexdigest()
 
 
-def sdist_sha256(docker: Path, version: str) -> str:
-    """Return the sha256 that the requirements file of a version pins.
+def sdist_sha256(version: str) -> str:
+    """Return the sha256 that the requirements file of a flash-attn version pins.
 
     Raises IngredientError when there is no such file: nobody has pinned that version.
     """
-    path = docker / FOLDER / f"sdist-{version}.txt"
+    folder = paths.docker_dir() / FOLDER
+    path = folder / f"sdist-{version}.txt"
     if not path.is_file():
-        pinned = sorted(other.stem.removeprefix("sdist-") for other in path.parent.glob("sdist-*.txt"))
+        pinned = sorted(other.stem.removeprefix("sdist-") for other in folder.glob("sdist-*.txt"))
         raise IngredientError(
-            f"flash-attn.version {version!r} cannot be compiled: {path.name} is missing in {path.parent} "
+            f"flash-attn.version {version!r} cannot be compiled: docker/{FOLDER}/{path.name} is missing "
             f"(there for {', '.join(pinned)}). Add it with the sdist's hash, or use a wheelhouse"
         )
     return path.read_text(encoding="utf-8").rpartition("--hash=sha256:")[2].strip()

@@ -175,14 +175,13 @@ def _from_compile(request: Request) -> Answer:
     """Return the wheel of the row's recipe, built in the engine unless it was built before."""
     recipe = lean.recipe(request.row)
     key = recipe.key()
-    source = "skip-cuda" if recipe.skip_cuda else "compile"
-    kept = request.store.get(key, source=source)
+    kept = request.store.get(key, source=recipe.source)
     if kept is not None or request.engine is None or request.network is None:
         return kept, ()
     from assay.wheels import builder  # only here: compose imports the wheel's type from this package
 
     with request.store.making(key, on_wait=_waiting(request), cancel=request.cancel):
-        kept = request.store.get(key, source=source)  # whoever held the lock may have made it
+        kept = request.store.get(key, source=recipe.source)  # whoever held the lock may have made it
         if kept is not None:
             return kept, ()
         built = builder.build(
@@ -195,7 +194,7 @@ def _from_compile(request: Request) -> Answer:
             on_event=request.on_event,
             cancel=request.cancel,
         )
-    return replace(built, source=source), ()
+    return replace(built, source=recipe.source), ()
 
 
 def _waiting(request: Request) -> Callable[[], None]:

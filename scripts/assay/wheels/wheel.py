@@ -65,7 +65,7 @@ def record_path(wheel: Path) -> Path:
 def read(path: Path, *, source: str) -> Wheel:
     """Read a wheel.
 
-    Raises IngredientError when the file is no flash-attn wheel, is damaged, or is not the one that its record describes.
+    Raises IngredientError when the file is no flash-attn wheel, is damaged, or is not the one of its record.
     """
     status = path.stat()
     return replace(_read(path.resolve(), status.st_size, status.st_mtime_ns), source=source)
