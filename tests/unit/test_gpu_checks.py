@@ -1,0 +1,222 @@
+"""The judgements of the GPU checks, without a GPU: versions, limits, kernel names, origins of libraries."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from assay import releases
+
+FOLDER = Path(__file__).resolve().parents[2] / "docker/checks"
+
+
+def load(name: str):
+    """Load one file of docker/checks as part of the package `assay_checks`, as the host does."""
+    if "assay_checks" not in sys.modules:
+        spec = importlib.util.spec_from_file_location(
+            "assay_checks", FOLDER / "__init__.py", submodule_search_locations=[str(FOLDER)]
+        )
+        package = importlib.util.module_from_spec(spec)
+        sys.modules["assay_checks"] = package
+        spec.loader.exec_module(package)
+    return importlib.import_module(f"assay_checks.{name}")
+
+
+driver, bf16, kernels, libraries, flash, framework = map(
+    load, ("driver", "bf16", "kernels", "libraries_gpu", "flash_attention_gpu", "framework")
+)
+CUDA_121 = {"shipped": "530.30.02", "minimum": "525.60.13"}
+
+
+@pytest.mark.parametrize(
+    ("found", "support"),
+    [
+        ("580.159.04", "shipped-or-newer"),
+        ("530.30.02", "shipped-or-newer"),
+        ("525.147.05", "minor-version"),
+        ("525.60.13", "minor-version"),
+        ("525.60.11", "too-old"),
+        ("470.256.02", "too-old"),
+    ],
+)
+def test_driver_is_placed_in_the_release_table(found, support):
+    assert driver.driver_support(found, **CUDA_121) == support
+
+
+def test_a_branch_alone_is_a_minimum():
+    assert driver.driver_support("580.65.06", shipped="580.95.05", minimum="580") == "minor-version"
+    assert driver.driver_support("579.99.99", shipped="580.95.05", minimum="580") == "too-old"
+
+
+def test_a_version_that_is_none_is_refused():
+    with pytest.raises(ValueError, match="not a driver version: 'N/A'"):
+        driver.version("N/A")
+
+
+def expectation(**changes):
+    raw = {
+        "cuda": {"release": "12.1.1", "driver": CUDA_121},
+        "gpu": {"name": "NVIDIA H100 80GB HBM3", "uuid": "GPU-1"},
+        "gpus": [],
+    }
+    return framework.Expect({**raw, **changes})
+
+
+def test_an_old_driver_fails_and_a_missing_one_is_no_verdict(monkeypatch):
+    monkeypatch.setattr(driver, "nvml_versions", lambda: {"driver": "470.82.01", "cuda": "11.4"})
+    answer = driver.driver_version(expectation())
+    assert (answer.status, answer.data["support"]) == ("failed", "too-old")
+
+    def absent():
+        raise OSError("libnvidia-ml.so.1: cannot open shared object file")
+
+    monkeypatch.setattr(driver, "nvml_versions", absent)
+    assert driver.driver_version(expectation()).status == "error"
+
+
+def no_device():
+    raise driver.DriverError("cuInit", driver.CUDA_ERROR_NO_DEVICE, "no CUDA-capable device is detected")
+
+
+def test_a_hidden_gpu_is_the_images_fault(monkeypatch):
+    monkeypatch.setattr(driver, "cuda_devices", no_device)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    answer = driver.gpu_visible(expectation())
+    assert answer.status == "failed"
+    assert "CUDA_VISIBLE_DEVICES=''" in answer.evidence
+    assert "hides the GPU" in answer.measured
+
+
+def test_a_container_without_a_device_is_not_the_images_fault(monkeypatch):
+    monkeypatch.setattr(driver, "cuda_devices", no_device)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(driver.Path, "glob", lambda self, pattern: iter(()))
+    assert driver.gpu_visible(expectation()).status == "error"
+
+
+def test_uuid_is_written_as_nvidia_smi_does():
+    raw = bytes.fromhex("00112233445566778899aabbccddeeff")
+    assert driver.format_uuid(raw) == "GPU-00112233-4455-6677-8899-aabbccddeeff"
+
+
+@pytest.mark.parametrize(
+    ("name", "own"),
+    [
+        (
+            "void flash::flash_fwd_kernel<Flash_fwd_kernel_traits<128, 128, 64, 4>, false>(flash::Flash_fwd_params)",
+            True,
+        ),
+        ("void flash::flash_fwd_splitkv_kernel<Flash_fwd_kernel_traits<64>>(flash::Flash_fwd_params)", True),
+        ("void pytorch_flash::flash_fwd_kernel<pytorch_flash::Flash_fwd_kernel_traits<128>>(...)", False),
+        ("cudnn_generated_fort_native_sdpa_sm90_flash_fprop_wgmma_f16_knob_3_64x64x128", False),
+        ("fmha_cutlassF_bf16_aligned_64x64_rf_sm80(PyTorchMemEffAttention::AttentionKernel)", False),
+        ("void flash::flash_fwd_splitkv_combine_kernel<Flash_fwd_kernel_traits<64>>(flash::Flash_fwd_params)", True),
+        ("void flash::flash_bwd_dot_do_o_kernel<true>(flash::Flash_bwd_params)", False),
+    ],
+)
+def test_only_flash_attns_own_forward_kernels_count(name, own):
+    assert bool(kernels.FLASH_ATTN_FORWARD.search(name)) is own
+
+
+@pytest.mark.parametrize(
+    ("device", "bf16_ms", "fp32_ms", "peak", "wrong"),
+    [
+        ("NVIDIA A10", 1.8, 6.5, 125.0, None),
+        ("NVIDIA A10", 3.1, 9.0, 125.0, "above the limit of 3.000 ms"),
+        ("NVIDIA H100 80GB HBM3", 0.225, 2.77, 989.0, None),
+        ("NVIDIA H100 80GB HBM3", 0.9, 2.77, 989.0, "above the limit of 0.450 ms"),
+        ("NVIDIA H100 80GB HBM3", 0.12, 2.77, 989.0, "more than the GPU's peak"),
+        ("NVIDIA GeForce RTX 4090", 0.95, 1.9, 165.2, None),
+        ("NVIDIA GeForce RTX 4090", 1.9, 1.9, 165.2, "no tensor cores"),
+        ("NVIDIA GeForce RTX 4090", 2.4, 4.0, 165.2, "37% of the peak"),
+        ("A GPU of tomorrow", 1.0, 9.0, None, None),
+        ("A GPU of tomorrow", 1.0, 1.1, None, "no tensor cores"),
+    ],
+)
+def test_bf16_limits(device, bf16_ms, fp32_ms, peak, wrong):
+    found, data = bf16.judge(device, bf16_ms, fp32_ms, peak)
+    json.dumps(data)
+    assert not found if wrong is None else any(wrong in line for line in found)
+
+
+def test_the_articles_a10_figures_are_kept():
+    limit = bf16.limit_for("NVIDIA A10", 125.0)
+    assert (limit.usual_ms, limit.max_ms) == (1.8, 3.0)
+    assert "article" in limit.source
+
+
+def test_own_limits_are_for_gpus_of_the_releases_table_and_above_their_floor():
+    table = releases.load()
+    devices = ["NVIDIA A10", "NVIDIA H100 80GB HBM3", "NVIDIA H200"]
+    for device in devices:
+        peak = table.gpu_of_device(device).bf16_tflops
+        limit = bf16.limit_for(device, peak)
+        assert bf16.FLOP / peak / 1e9 < limit.usual_ms < limit.max_ms
+    assert all(any(bf16.re.search(limit.device, device) for device in devices) for limit in bf16.LIMITS)
+
+
+def test_the_gpus_entry_is_found_by_the_drivers_name():
+    h100 = releases.load().gpu("H100").model_dump()
+    a10 = releases.load().gpu("A10").model_dump()
+    name = "NVIDIA H100 80GB HBM3"
+    assert bf16.model_of(expectation(gpus=[a10, h100]), name)["bf16_tflops"] == 989.0
+    assert bf16.model_of(expectation(gpu={"name": name, "model": h100}, gpus=[a10]), name)["name"] == "H100"
+    assert bf16.model_of(expectation(gpus=[a10]), name) is None
+
+
+def test_libraries_are_judged_by_their_package():
+    site = "/venv/lib/python3.11/site-packages/nvidia"
+    owners = {
+        f"{site}/cublas/lib/libcublas.so.12": ("nvidia-cublas-cu12", "12.1.3.1"),
+        f"{site}/cufft/lib/libcufft.so.11": ("nvidia-cufft-cu12", "11.0.2.54"),
+    }
+    locked = {"nvidia-cublas-cu12": "12.1.3.1", "nvidia-cufft-cu12": "11.0.2.54"}
+    assert libraries.judge(owners, owners, locked) == ([], owners)
+    stray = "/usr/local/cuda-12.1/lib64/libcublas.so.12"
+    wrong, _ = libraries.judge([*owners, stray], owners, locked)
+    assert wrong == [f"libcublas.so.12 comes from {stray}, which belongs to no package that torch requires"]
+    wrong, _ = libraries.judge(owners, owners, {**locked, "nvidia-cufft-cu12": "11.0.2.4"})
+    assert wrong == ["libcufft.so.11 is nvidia-cufft-cu12 11.0.2.54; 11.0.2.4 is locked"]
+
+
+def test_cuda_libraries_are_told_from_the_drivers():
+    names = {
+        "libcublasLt.so.12": True,
+        "libcudnn_engines_precompiled.so.9": True,
+        "libnvJitLink.so.12": True,
+        "libnvrtc-builtins.so.12.1": True,
+        "libcudart-9335f6a2.so.12": True,
+        "libcuda.so.1": False,
+        "libcuda.so.580.159.04": False,
+        "libnvidia-ml.so.1": False,
+        "libtorch_cuda.so": False,
+    }
+    assert {name: bool(libraries.CUDA_LIBRARY.fullmatch(name)) for name in names} == names
+
+
+def test_mapped_files_are_read_from_maps(tmp_path):
+    maps = tmp_path / "maps"
+    maps.write_text(
+        "7f00-7f01 r-xp 00000000 fe:00 12 /opt/venv/lib/with space/libcublas.so.12\n"
+        "7f01-7f02 r--p 00000000 fe:00 12 /opt/venv/lib/with space/libcublas.so.12\n"
+        "7f02-7f03 rw-p 00000000 00:00 0 \n"
+        "7ffd-7ffe rw-p 00000000 00:00 0 [stack]\n"
+    )
+    assert libraries.mapped_files(str(maps)) == {"/opt/venv/lib/with space/libcublas.so.12"}
+
+
+def test_gpu_errors_are_told_from_refusals():
+    assert flash.GPU_ERROR.search("CUDA error: no kernel image is available for execution on the device")
+    assert not flash.GPU_ERROR.search("This flash attention build does not contain head dim 96 in bf16.")
+
+
+def test_every_gpu_check_needs_a_visible_gpu_but_the_driver():
+    gpu_level = {check.id: check for check in framework.REGISTRY.values() if check.level == "gpu"}
+    mine = {"libraries.exercised", "bf16.tensor-cores", "flash-attn.numerics", "flash-attn.speed"}
+    assert mine | {"gpu.visible", "driver.version"} <= gpu_level.keys()
+    assert all("gpu.visible" in gpu_level[check].needs for check in mine)
+    assert gpu_level["driver.version"].needs == ()
