@@ -1,8 +1,8 @@
 """What a maintainer sees while rows are being built and judged.
 
-On a terminal: a table that redraws itself, one line per row, with what the row is doing, for how long, and how
-many bytes. Elsewhere (a log file, CI): a line whenever a row changes what it does, and one every `HEARTBEAT` seconds for rows
-that stay at it, so that a long step never looks like a hang.
+On a terminal: a table that redraws itself, one line per row, with what the row is doing, for how long, and how many
+bytes. Elsewhere (a log file, CI): a line whenever a row changes what it does, and one every `HEARTBEAT` seconds for
+rows that stay at it, so that a long step never looks like a hang.
 """
 
 from __future__ import annotations

@@ -35,6 +35,10 @@ from assay.releases import Releases
 from assay.report import ImageRecord, RowReport
 from assay.verdict import Verdict, judge
 from assay.wheels import Wheel
+from assay.wheels.wheel import file_sha256
+
+COMPOSED_LABEL = "io.assay.composed"
+"""The image's own word for the Dockerfile and context that it was built from: their digest."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +97,7 @@ def inconclusive(row: Row, level: Level, why: str) -> RowReport:
         because=_because(row),
         verdict="inconclusive",
         as_expected=False,
+        complete=False,
         level=level,
         why=why,
     )
@@ -114,14 +119,39 @@ def _judge(row: Row, around: Surroundings) -> RowReport:
     except BuildFailed as failure:
         finding = build_finding(failure, time.monotonic() - clock)
         verdict = judge(row, [finding], checks.required(row, around.level))
-        evidence = _evidence(row, around, verdict, [finding], None, composed, None, wheel, started)
+        made_of = _ingredients(composed, wheel)
+        evidence = _evidence(row, around, verdict, [finding], None, composed.digest, None, made_of, started)
         return _record(evidence, row, around, build_seconds=time.monotonic() - clock)
     build_seconds = time.monotonic() - clock
-    image = _identity(image_id, around.engine)
+    found = around.engine.inspect(image_id)
+    image = ImageIdentity(id=image_id, size=found.size, tags=found.tags)
     findings = run_checks(row, image_id, wheel, around)
     verdict = judge(row, findings, checks.required(row, around.level))
-    evidence = _evidence(row, around, verdict, findings, image, composed, base_image.digest, wheel, started)
+    made_of = _ingredients(composed, wheel)
+    evidence = _evidence(row, around, verdict, findings, image, composed.digest, base_image.digest, made_of, started)
     return _record(evidence, row, around, build_seconds=build_seconds)
+
+
+def _check(image: str, row: Row, around: Surroundings) -> RowReport:
+    """Judge an image that is there already. What it was composed from is known only where its labels say so."""
+    found = around.engine.inspect(image)
+    wheel = wheels.lookup(row, wheelhouses=around.wheelhouses)
+    (around.out / row.id / store.NAME).unlink(missing_ok=True)
+    started = datetime.now(timezone.utc)
+    findings = run_checks(row, found.id, wheel, around)
+    verdict = judge(row, findings, checks.required(row, around.level))
+    evidence = _evidence(
+        row,
+        around,
+        verdict,
+        findings,
+        ImageIdentity(id=found.id, size=found.size, tags=found.tags),
+        found.labels.get(COMPOSED_LABEL),
+        None,
+        _wheel_ingredient(wheel),
+        started,
+    )
+    return _record(evidence, row, around, build_seconds=0.0)
 
 
 def _build(
@@ -140,6 +170,7 @@ def _build(
             network=around.network,
             out=around.out,
             on_event=on_event,
+            cancel=around.cancel,
         )
         if wheel is not None:
             composed = _compose(row, wheel, around)
@@ -148,7 +179,7 @@ def _build(
         composed.folder,
         dockerfile=composed.dockerfile.name,
         tag=image_tag(row),
-        labels=composed.labels,
+        labels={**composed.labels, COMPOSED_LABEL: composed.digest},
         network="host",
         cancel=around.cancel,
         on_event=on_event,
@@ -200,6 +231,7 @@ def _compose(row: Row, wheel: Wheel | None, around: Surroundings) -> Composed:
         wheel=wheel,
         frontend="buildkit" if around.engine.buildkit else "classic",
         link=around.engine.supports_copy_link,
+        files_from=around.folder,
     )
 
 
@@ -213,7 +245,7 @@ def _recorded(row: Row, composed: Composed, wheel: Wheel | None, around: Surroun
         row=row_json(row),
         image_id=around.engine.image_id(image_tag(row)),
         dockerfile_digest=composed.digest,
-        ingredients=_ingredients(row, composed, wheel),
+        ingredients=_ingredients(composed, wheel),
         checks_digest=checks.digest(),
         releases_digest=around.releases.digest,
         level=around.level,
@@ -237,9 +269,9 @@ def _evidence(
     verdict: Verdict,
     findings: list[Finding],
     image: ImageIdentity | None,
-    composed: Composed,
+    dockerfile_digest: str | None,
     base_digest: str | None,
-    wheel: Wheel | None,
+    ingredients: tuple[Ingredient, ...],
     started: datetime,
 ) -> RowEvidence:
     return RowEvidence(
@@ -249,9 +281,9 @@ def _evidence(
         required=tuple(checks.required(row, around.level)),
         findings=tuple(findings),
         image=image,
-        dockerfile_digest=composed.digest,
+        dockerfile_digest=dockerfile_digest,
         base_digest=base_digest,
-        ingredients=_ingredients(row, composed, wheel),
+        ingredients=ingredients,
         checks_digest=checks.digest(),
         releases_digest=around.releases.digest,
         gpu=_gpu_used(around.gpu),
@@ -263,10 +295,10 @@ def _evidence(
 
 
 def _record(evidence: RowEvidence, row: Row, around: Surroundings, *, build_seconds: float) -> RowReport:
-    """Put a verdict on record, unless there is none; a cancelled run proves nothing either way."""
+    """Put a verdict on record, unless another run could still change it; a cancelled one proves nothing either way."""
     if around.cancel.is_set():
         return inconclusive(row, around.level, "interrupted")
-    if evidence.verdict.verdict != "inconclusive":
+    if evidence.verdict.verdict != "inconclusive" and evidence.verdict.complete:
         store.write(around.out / row.id / store.NAME, make_certificate(evidence, around.key))
     return _report(evidence, row, build_seconds=build_seconds, cached=False)
 
@@ -280,6 +312,7 @@ def _report(evidence: RowEvidence, row: Row, *, build_seconds: float, cached: bo
         because=_because(row),
         verdict=evidence.verdict.verdict,
         as_expected=evidence.verdict.as_expected,
+        complete=evidence.verdict.complete,
         level=evidence.level,
         why=evidence.verdict.why,
         image=None
@@ -294,16 +327,19 @@ def _report(evidence: RowEvidence, row: Row, *, build_seconds: float, cached: bo
     )
 
 
-def _ingredients(row: Row, composed: Composed, wheel: Wheel | None) -> tuple[Ingredient, ...]:
+def _ingredients(composed: Composed, wheel: Wheel | None) -> tuple[Ingredient, ...]:
     """Return what goes into the row's image, as far as it is known before the build."""
-    locks = [
-        Ingredient(name=f"lock {path.name}", version=sha256[:12], sha256=sha256, source="docker/locks")
-        for path, sha256 in composed.locks
-    ]
+    locks = tuple(
+        Ingredient(name=f"lock {path.name}", version="", sha256=file_sha256(path), source="docker/locks")
+        for path in sorted(composed.folder.glob("locks/*.txt"))
+    )
+    return locks + _wheel_ingredient(wheel)
+
+
+def _wheel_ingredient(wheel: Wheel | None) -> tuple[Ingredient, ...]:
     if wheel is None:
-        return tuple(locks)
+        return ()
     return (
-        *locks,
         Ingredient(
             name="flash-attn",
             version=wheel.version,
@@ -312,11 +348,6 @@ def _ingredients(row: Row, composed: Composed, wheel: Wheel | None) -> tuple[Ing
             compiler=wheel.compiler,
         ),
     )
-
-
-def _identity(image_id: str, engine: Engine) -> ImageIdentity:
-    details = engine.inspect(image_id)
-    return ImageIdentity(id=image_id, size=details.size, tags=details.tags)
 
 
 def _gpu_used(gpu: GpuAccess | None) -> GpuUsed | None:

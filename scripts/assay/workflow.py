@@ -123,7 +123,7 @@ def _surroundings(matrix: Matrix, settings: Settings, view: View, cancel: thread
         gpu=gpu,
         wheelhouses=settings.wheelhouses,
         fresh=settings.fresh,
-        key=keys.load_signing_key(settings.key) if settings.key else None,
+        key=keys.load_signing_key(settings.key),
         view=view,
         cancel=cancel,
     )

@@ -69,6 +69,10 @@ def still_valid(certificate: Certificate, current: CacheInputs) -> tuple[bool, s
     )
 
 
+def _complete(old: RowEvidence, now: CacheInputs) -> str:
+    return "" if old.verdict.complete else "a check had not answered then"
+
+
 def _row(old: RowEvidence, now: CacheInputs) -> str:
     fields = sorted((old.row.keys() | now.row.keys()) - NOT_EVIDENCE)
     changed = [name for name in fields if old.row.get(name) != now.row.get(name)]
@@ -77,7 +81,9 @@ def _row(old: RowEvidence, now: CacheInputs) -> str:
 
 def _dockerfile(old: RowEvidence, now: CacheInputs) -> str:
     return (
-        "" if old.dockerfile_digest == sha256_hex(now.dockerfile_digest) else "the Dockerfile or a file in it changed"
+        ""
+        if old.dockerfile_digest and sha256_hex(old.dockerfile_digest) == sha256_hex(now.dockerfile_digest)
+        else "the Dockerfile or a file in it changed"
     )
 
 
@@ -133,6 +139,7 @@ def _gpu_name(gpu: GpuUsed | None) -> str:
 
 
 _QUESTIONS: tuple[Callable[[RowEvidence, CacheInputs], str], ...] = (
+    _complete,
     _row,
     _dockerfile,
     _ingredients,

@@ -99,7 +99,7 @@ class RowEvidence:
     required: tuple[str, ...]
     findings: tuple[Finding, ...]
     image: ImageIdentity | None
-    dockerfile_digest: str
+    dockerfile_digest: str | None
     base_digest: str | None
     ingredients: tuple[Ingredient, ...]
     checks_digest: str
@@ -129,12 +129,13 @@ class RowEvidence:
                 "verdict": self.verdict.verdict,
                 "as_expected": self.verdict.as_expected,
                 "why": self.verdict.why,
+                "complete": self.verdict.complete,
             },
             "level": self.level.value,
             "required": sorted(self.required),
             "findings": [finding.to_json() for finding in self.findings],
             "image": asdict(self.image) if self.image else None,
-            "dockerfile_digest": sha256_hex(self.dockerfile_digest),
+            "dockerfile_digest": sha256_hex(self.dockerfile_digest) if self.dockerfile_digest else None,
             "base_digest": sha256_hex(self.base_digest) if self.base_digest else None,
             "ingredients": [asdict(ingredient) for ingredient in self.ingredients],
             "checks_digest": sha256_hex(self.checks_digest),

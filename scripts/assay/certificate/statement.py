@@ -65,13 +65,17 @@ def test_result(evidence: RowEvidence) -> dict[str, Any]:
     about = (
         subject(f"{evidence.row_id}/image-configuration", evidence.image.id)
         if evidence.image
-        else subject(f"{evidence.row_id}/Dockerfile", evidence.dockerfile_digest)
+        else subject(f"{evidence.row_id}/Dockerfile", evidence.dockerfile_digest or "")
     )
     predicate = {
         "result": result,
         "configuration": [
             {"name": "row", "digest": {"sha256": _digest(evidence.row)}},
-            {"name": "Dockerfile", "digest": {"sha256": recorded["dockerfile_digest"]}},
+            *(
+                [{"name": "Dockerfile", "digest": {"sha256": recorded["dockerfile_digest"]}}]
+                if recorded["dockerfile_digest"]
+                else []
+            ),
             {"name": "checks", "digest": {"sha256": recorded["checks_digest"]}},
             {"name": "releases", "digest": {"sha256": recorded["releases_digest"]}},
         ],

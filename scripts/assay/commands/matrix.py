@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> ExitCode:
         report = run_matrix(matrix, rows, settings, view=view, cancel=cancel)
     Console().print(table(report))
     print(f"report: {args.out}/report.html, {args.out}/report.json", file=sys.stderr)
-    return ExitCode.INTERRUPTED if cancel.is_set() else exit_code(report, missing=False)
+    return ExitCode.INTERRUPTED if cancel.is_set() else exit_code(report)
 
 
 @contextmanager

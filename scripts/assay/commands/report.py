@@ -13,12 +13,14 @@ from pathlib import Path
 
 from rich.console import Console
 
+from assay import verdict
 from assay.commands.common import add_matrix_options, read_matrix
 from assay.commands.diff import report_path
 from assay.errors import ExitCode, UsageError
 from assay.report import write
 from assay.report.model import Report, merge, read
 from assay.report.table import table
+from assay.verdict import Verdict
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,14 +52,15 @@ def run(args: argparse.Namespace) -> ExitCode:
     Console().print(table(report))
     for row_id in missing:
         print(f"assay: row {row_id} is in none of the reports", file=sys.stderr)
-    return exit_code(report, missing=bool(missing))
+    code = exit_code(report)
+    return ExitCode.INCONCLUSIVE if missing and code is ExitCode.AS_EXPECTED else code
 
 
-def exit_code(report: Report, *, missing: bool) -> ExitCode:
-    """Return a report's exit code; a row that is missing or inconclusive outweighs one that is not as expected."""
-    if missing or not report.rows or any(row.verdict == "inconclusive" for row in report.rows):
-        return ExitCode.INCONCLUSIVE
-    return ExitCode.AS_EXPECTED if report.as_expected else ExitCode.NOT_AS_EXPECTED
+def exit_code(report: Report) -> ExitCode:
+    """Return the exit code of a report's rows, as `verdict.exit_code` weighs them."""
+    return verdict.exit_code(
+        Verdict(verdict=row.verdict, as_expected=row.as_expected, complete=row.complete) for row in report.rows
+    )
 
 
 def _bring_row_folders(source: Path, report: Report, out: Path) -> None:

@@ -31,6 +31,7 @@ class RowReport:
     why: one line; for an inconclusive row it names the cause and what to do.
     cached: the verdict comes from a certificate of an earlier run, and nothing was built or started for it.
     build_seconds, check_seconds: wall time of this verdict's build and checks, the earlier ones when cached.
+    complete: False when another run could still bring the row out as expected, because an answer is missing.
     gpu: the GPU that the row was judged on: `name`, `uuid`, `driver`; none at level `image`.
     """
 
@@ -41,6 +42,7 @@ class RowReport:
     as_expected: bool
     level: Level
     why: str = ""
+    complete: bool = True
     because: tuple[dict[str, str], ...] = ()
     image: ImageRecord | None = None
     build_seconds: float = 0.0
@@ -65,6 +67,7 @@ class RowReport:
             "verdict": self.verdict,
             "as_expected": self.as_expected,
             "why": self.why,
+            "complete": self.complete,
             "level": self.level.value,
             "cached": self.cached,
             "image": None
@@ -92,6 +95,7 @@ class RowReport:
             verdict=raw["verdict"],
             as_expected=raw["as_expected"],
             why=raw["why"],
+            complete=raw["complete"],
             level=Level(raw["level"]),
             cached=raw["cached"],
             image=None if image is None else ImageRecord(id=image["id"], tags=tuple(image["tags"]), size=image["size"]),
