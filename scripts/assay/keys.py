@@ -65,10 +65,13 @@ class SigningKey:
         return PublicKey(self.key.public_key())
 
     def sign(self, message: bytes) -> bytes:
-        """Return the signature: ASN.1 DER over SHA-256 for ECDSA, 64 bytes for ed25519."""
+        """Return the signature: ASN.1 DER over SHA-256 for ECDSA, 64 bytes for ed25519.
+
+        The same message gives the same signature (RFC 6979 for ECDSA): publishing the same thing twice changes nothing.
+        """
         if isinstance(self.key, ed25519.Ed25519PrivateKey):
             return self.key.sign(message)
-        return self.key.sign(message, ec.ECDSA(hashes.SHA256()))
+        return self.key.sign(message, ec.ECDSA(hashes.SHA256(), deterministic_signing=True))
 
     def pem(self, password: bytes | None = None) -> bytes:
         """Return the key as PEM (PKCS #8), encrypted when a password is given."""
@@ -148,7 +151,7 @@ def _pem_of(path: Path | None, variable: str, environment: Mapping[str, str]) ->
     return (text.encode(), f"the environment variable {variable}") if text.strip() else None
 
 
-def signing_key(path: Path | None, environment: Mapping[str, str] = os.environ) -> SigningKey | None:
+def load_signing_key(path: Path | None, environment: Mapping[str, str] = os.environ) -> SigningKey | None:
     """Return the private key of a file, else of ASSAY_KEY, else None."""
     found = _pem_of(path, KEY_VARIABLE, environment)
     if found is None:
@@ -157,7 +160,7 @@ def signing_key(path: Path | None, environment: Mapping[str, str] = os.environ) 
     return parse_private(*found, password=password.encode() if password else None)
 
 
-def public_key(path: Path | None, environment: Mapping[str, str] = os.environ) -> PublicKey | None:
+def load_public_key(path: Path | None, environment: Mapping[str, str] = os.environ) -> PublicKey | None:
     """Return the public key of a file, else of ASSAY_PUBLIC_KEY, else None."""
     found = _pem_of(path, PUBLIC_KEY_VARIABLE, environment)
     return parse_public(*found) if found else None
