@@ -108,8 +108,7 @@ def publish(
         left = changes.roll_back() + _remove(throw_away, registry, repository)
         if left and isinstance(error, AssayError):
             advice = "publish again, or `assay prune --remove`, to clear that"
-            error.args = ("
-  ".join([str(error), *left, advice]),)
+            error.args = ("\n  ".join([str(error), *left, advice]),)
         raise
     for line in _remove(throw_away, registry, repository):
         on_line(line)
