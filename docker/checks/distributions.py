@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sysconfig
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 
@@ -36,3 +38,14 @@ def installed() -> tuple[Distributions, list[str]]:
 def normalised(name: str) -> str:
     """Return a distribution's name as the package index compares names (PEP 503)."""
     return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def owners(packages: Iterable[metadata.Distribution]) -> dict[str, tuple[str, str]]:
+    """Return the real path of every file of some distributions, with the distribution's normalised name and version."""
+    found = {}
+    for distribution in packages:
+        # Each of these parses the metadata anew, so it is asked once, not per file.
+        owner = (normalised(distribution.metadata["Name"]), distribution.version)
+        for file in distribution.files or ():
+            found[os.path.realpath(str(file.locate()))] = owner
+    return found

@@ -11,12 +11,19 @@ import re
 import subprocess  # cuobjdump and nvdisasm, as argument lists
 import sys
 import sysconfig
+import tempfile
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .framework import Answer, failed, passed
 
+# A line of `cuobjdump --list-text`, such as `SASS text section 1 : x-_ZN5flash16flash_fwd_kernel...E.sm_80.elf.bin`.
+TEXT_SECTION = re.compile(r": x-(\S+)\.sm_(\w+)\.elf\.bin")
+# A line of nvdisasm: `/*0010*/   @P0 SHFL.BFLY PT, R5, R4, 0x2, 0x1f ;`
+INSTRUCTION = re.compile(r"^\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9]*)", re.MULTILINE)
 ARCH = re.compile(r"(\d+)(\d)([a-z]?)")
 
 
@@ -96,3 +103,32 @@ def require_tool(name: str) -> Path:
     if found is None:
         raise RuntimeError(f"{name} is neither in the triton of {sys.prefix} nor in /usr/local/cuda/bin")
     return found
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One GPU function: its mangled name and the architecture that it was compiled for."""
+
+    name: str
+    arch: str
+
+
+def kernels(library: Path) -> list[Kernel]:
+    """Return every function of the machine code in a library. Raises RuntimeError when cuobjdump is absent or fails."""
+    text = run_tool(require_tool("cuobjdump"), "--list-text", str(library))
+    return [Kernel(match[1], match[2]) for match in TEXT_SECTION.finditer(text)]
+
+
+def instructions(library: Path, kernel: str, arch: str) -> Counter[str]:
+    """Return how often each instruction occurs in the smallest module that holds a kernel of this name for `arch`.
+
+    The whole of a large extension takes minutes to disassemble, one module a second.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        run_tool(require_tool("cuobjdump"), "--extract-elf", f"sm_{arch}.cubin", str(library), cwd=folder)
+        modules = [path for path in Path(folder).iterdir() if kernel.encode() in path.read_bytes()]
+        if not modules:
+            raise RuntimeError(f"no module for sm_{arch} in {library} holds {kernel}")
+        smallest = min(modules, key=lambda path: (path.stat().st_size, path.name))
+        listing = run_tool(require_tool("nvdisasm"), "--print-code", str(smallest))
+    return Counter(match[1] for match in INSTRUCTION.finditer(listing))

@@ -72,7 +72,7 @@ def from_stamp(path: Path) -> str:
     """Read the line that NVIDIA's compiler tools carry inside: `Cuda compilation tools, release 12.1, V12.1.105`."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         match = COMPILER_STAMP.search(content)
-    return match[1].decode("ascii") if match else ""
+        return match[1].decode("ascii") if match else ""
 
 
 def from_printed_version(path: Path) -> str:

@@ -1,0 +1,113 @@
+"""Does every library of the Python environment find what it needs: its libraries, their versions, every symbol.
+
+Two readers work together. The image's own loader is asked (`loader.py`) about every shared library of the
+environment, each as Python would load it after `import torch`. The ELF files are read as well (`elf.py`) to say who
+needs what is missing.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from . import elf, loader
+from .distributions import site_folders
+from .framework import Answer, Expect, check, failed, passed
+
+# The driver brings these; an image must not. Without a GPU they are absent, and with them symbols of these prefixes.
+OF_THE_DRIVER = {"libcuda.so.1": "cu", "libnvidia-ml.so.1": "nvml", "libnvidia-ptxjitcompiler.so.1": "__cu"}
+SHOWN = 40
+
+
+@check(
+    "libraries.resolved",
+    "Does every shared library find every library, version and symbol that it needs?",
+    timeout=180.0,
+)
+def resolved(expect: Expect) -> Answer:
+    """Trace torch, then each further library with torch's loaded before it, as a Python process would have them."""
+    required = "every needed library, symbol version and symbol of every ELF file of the environment is there"
+    files = elf_files(site_folders())
+    roots = torch_roots(files)
+    needed_by = who_needs(files)
+    problems: dict[str, None] = {}  # a set that keeps its order
+    absent: set[str] = set()
+    try:
+        torch = loader.trace(roots)
+        before = [*roots, *mapped_by(torch, loader.trace([]))]
+        jobs = [([], file.path) if file.interpreter else ([*before, file.path], sys.executable) for file in files]
+        with ThreadPoolExecutor(max_workers=(os.cpu_count() or 1) + 1) as pool:
+            for found in (torch, *pool.map(lambda job: loader.trace(job[0], program=job[1]), jobs)):
+                absent.update(name for name in found.missing if name in OF_THE_DRIVER)
+                problems.update(dict.fromkeys(describe(found, needed_by)))
+    except loader.NoTraceError as error:
+        return Answer("error", required, "the dynamic loader cannot be asked", str(error))
+    without = f"; left to the driver: {', '.join(sorted(absent))}" if absent else ""
+    measured = f"{len(files)} ELF files{without}"
+    facts = {"files": len(files), "left_to_the_driver": sorted(absent)}
+    if problems:
+        lines = list(problems)
+        shown = lines[:SHOWN] + ([f"... and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else [])
+        return failed(required, f"{len(lines)} problems in {measured}: {lines[0]}", "\n".join(shown), **facts)
+    return passed(required, f"{measured}; everything is resolved", **facts)
+
+
+def mapped_by(torch: loader.Trace, python: loader.Trace) -> list[str]:
+    """Return the files that `import torch` maps beyond Python's own.
+
+    Preloading them by path keeps what a library finds in a process that has torch: the loader goes by the name of
+    what is there already. Preloading torch's roots alone would not: the needs of a further library would be looked
+    for before those of torch's libraries.
+    """
+    return [path for name, path in torch.found.items() if name not in python.found]
+
+
+def elf_files(folders: Iterable[Path]) -> list[elf.Elf]:
+    """Return every dynamically linked library and program below some folders, in the order of their paths."""
+    found = {}
+    for root in folders:
+        for folder, _, names in os.walk(root):
+            for name in names:
+                path = Path(folder, name)
+                if (".so" in name or os.access(path, os.X_OK)) and elf.is_elf(path):
+                    found[str(path)] = elf.read(path)
+    return [found[path] for path in sorted(found) if found[path].dynamic]
+
+
+def torch_roots(files: Iterable[elf.Elf]) -> list[str]:
+    """Return what `import torch` loads, in its order: the global dependencies first, then the extension module."""
+    by_name = {Path(file.path).name: file.path for file in files if "/torch/" in file.path}
+    roots = [path for name, path in by_name.items() if name == "libtorch_global_deps.so"]
+    return roots + [
+        path for name, path in by_name.items() if name.startswith("_C.") and path.endswith(f"/torch/{name}")
+    ]
+
+
+def who_needs(files: Iterable[elf.Elf]) -> dict[str, list[str]]:
+    """Return the files that need each library, by the library's name."""
+    needed_by: dict[str, list[str]] = {}
+    for file in files:
+        for name in file.needed:
+            needed_by.setdefault(name, []).append(file.path)
+    return needed_by
+
+
+def describe(found: loader.Trace, needed_by: dict[str, list[str]]) -> list[str]:
+    """Return a line per thing that is missing, in the loader's own words.
+
+    Left out are what the driver brings, and the symbols of a library that is missing as a whole.
+    """
+    problems = []
+    for name in found.missing:
+        if name not in OF_THE_DRIVER:
+            users = ", ".join(needed_by.get(name, ["a library outside the environment"]))
+            problems.append(f"{name}: cannot open shared object file: No such file or directory (needed by {users})")
+    brought = tuple(OF_THE_DRIVER[name] for name in found.missing if name in OF_THE_DRIVER)
+    for path, text in found.undefined:
+        symbol, _, version = text.partition(": ")[2].partition(", version ")
+        if version not in found.missing and not (brought and symbol.startswith(brought)):
+            problems.append(f"{path}: {text}")
+    return problems + list(found.other)
