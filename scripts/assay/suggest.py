@@ -12,13 +12,13 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     >>> nearest("flash-atn", ["flash-attn", "torch"])
     'flash-attn'
     """
-    names = sorted(set(known))
-    folded = {candidate.casefold(): candidate for candidate in reversed(names)}
-    hits = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.6)
-    if hits:
-        return folded[hits[0]]
-    # A shortened name ("H100" for "H100 SXM", "12.1" for "12.1.1") shares too little for the ratio.
-    return next((known for known in names if name and known.casefold().startswith(name.casefold())), None)
+    folded = {candidate.casefold(): candidate for candidate in sorted(set(known), reverse=True)}
+    # What somebody left unfinished ("12.1" for "12.1.1") counts as nearer than another whole name of similar letters.
+    longer = [candidate for candidate in folded if name and candidate.startswith(name.casefold())]
+    hits = sorted(longer, key=lambda candidate: (len(candidate), candidate)) or difflib.get_close_matches(
+        name.casefold(), folded, n=1, cutoff=0.6
+    )
+    return folded[hits[0]] if hits else None
 
 
 def perhaps(name: str, known: Iterable[str]) -> str:

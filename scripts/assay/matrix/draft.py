@@ -34,8 +34,11 @@ class Draft:
         return str(self.values.get("id", ""))
 
     def fields(self) -> RowFields:
-        """Return the values typed, with the schema's defaults for the rest. The parts have been checked before."""
-        return RowFields.model_validate(self.values)
+        """Return the values typed, with the schema's defaults for the rest. The parts have been checked before.
+
+        Without the id, which a template may have made and the rules have yet to check: `Draft.id` has it.
+        """
+        return RowFields.model_validate({key: value for key, value in self.values.items() if key != "id"})
 
     def where(self, *keys: str | int) -> TomlPath:
         """Return where a value stands, or what is around it, or where the row begins."""
@@ -86,8 +89,9 @@ def _from_axes(raw: Mapping[str, Any], defaults: Sequence[Setting]) -> tuple[lis
         draft.lay(defaults)
         draft.lay(combination)
         if "id" not in draft.values:
-            template = raw.get("id") or _default_template(combination)
-            draft.values["id"], unknown = _row_id(template, draft.values)
+            draft.values["id"], unknown = _row_id(raw.get("id") or _default_template(combination), draft)
+            if unknown:
+                draft.values["id"], _ = _row_id(_default_template(combination), draft)
             draft.origin["id",] = ("axes", "id")
             problems += [
                 (("axes", "id"), f"{name!r} in the template of ids is no value of the row; {perhaps(name, known)}")
@@ -100,7 +104,8 @@ def _from_axes(raw: Mapping[str, Any], defaults: Sequence[Setting]) -> tuple[lis
 def _default_template(combination: Combination) -> str:
     """Join what makes the combination different from others."""
     names = dict.fromkeys(setting.key for setting in combination)
-    return "-".join(f"{{{name}}}" for name in names if name not in ("expect", "because", "what"))
+    varying = [name for name in names if name not in ("expect", "because", "what")]
+    return "-".join(f"{{{name}}}" for name in varying or ["expect"])
 
 
 def _begins(combination: Combination) -> TomlPath:
@@ -126,9 +131,10 @@ def _exclude_problems(
     return problems
 
 
-def _row_id(template: str, values: Mapping[str, Any]) -> tuple[str, list[tuple[str, list[str]]]]:
+def _row_id(template: str, draft: Draft) -> tuple[str, list[tuple[str, list[str]]]]:
     """Fill a template, and return the fields that it names in vain, each with the valid ones."""
-    known = dict(_flat(_with_defaults(values)))
+    values = draft.fields().model_dump(by_alias=True, exclude={"id", "because", "what"}, exclude_none=True)
+    known = dict(_flat(values))
     unknown: list[tuple[str, list[str]]] = []
 
     def fill(match: re.Match[str]) -> str:
@@ -138,13 +144,6 @@ def _row_id(template: str, values: Mapping[str, Any]) -> tuple[str, list[tuple[s
 
     # What an id cannot hold ("2.4.0+cu121", "nvidia/cuda:12.1.1") becomes a hyphen.
     return re.sub(r"[^a-z0-9._-]+", "-", _FIELD.sub(fill, template).lower()).strip("-."), unknown
-
-
-def _with_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return all values of a row, those that nobody set included."""
-    return RowFields.model_validate({key: value for key, value in values.items() if key != "id"}).model_dump(
-        by_alias=True, exclude={"id", "because", "what"}, exclude_none=True
-    )
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:

@@ -62,7 +62,7 @@ def load(path: Path, *, known_checks: Collection[str] | None = None, releases: R
     try:
         raw = tomli.loads(text)
     except tomli.TOMLDecodeError as error:
-        raise MatrixError([_toml_problem(path, error)]) from error
+        raise MatrixError([_toml_problem(path, text, error)]) from error
     releases = releases or load_releases()
     cleaned, departures = shape.check(raw)
     found = [(departure.path, departure.message) for departure in departures]
@@ -96,11 +96,13 @@ def _read(path: Path) -> str:
         raise MatrixError([f"{path}:{line}: not valid TOML: byte {error.start} is no UTF-8"]) from error
 
 
-def _toml_problem(path: Path, error: tomli.TOMLDecodeError) -> str:
+def _toml_problem(path: Path, text: str, error: tomli.TOMLDecodeError) -> str:
     """Turn `... (at line 3, column 5)` into the form that editors follow."""
     message, place = str(error), ""
     if at := re.search(r" \(at line (\d+), column (\d+)\)$", message):
         message, place = message[: at.start()], f":{at[1]}:{at[2]}"
+    elif message.endswith(" (at end of document)"):
+        place = f":{len(text.splitlines())}"
     return f"{path}{place}: not valid TOML: {message}"
 
 

@@ -59,6 +59,8 @@ IMPOSSIBLE: tuple[tuple[str, Callable[[RowFields], bool], str], ...] = (
 
 def problems(draft: Draft, context: Context) -> Iterator[tuple[TomlPath, str]]:
     """Yield everything that is wrong with a row, with the place in the file that says it."""
+    if draft.path in context.broken:
+        return
     row = draft.fields()
     for rule in RULES:
         for keys, message in rule(draft, row, context):
@@ -122,19 +124,23 @@ def _files(draft: Draft, row: RowFields, context: Context) -> Iterator[Problem]:
 
 def _expectation(draft: Draft, row: RowFields, context: Context) -> Iterator[Problem]:
     """A row says what is expected; only a rejection has reasons, and it has at least one."""
-    if any(path[: len(draft.path)] == draft.path and path[-1] in ("expect", "because") for path in context.broken):
+    if _refused(draft, context.broken):
         return
     if row.expect is None:
         yield (), 'it does not say what is expected; add expect = "certify", or "reject" with \'because\''
     elif row.expect == "certify" and row.because:
         yield ("because",), 'a row with expect = "certify" has no \'because\'; did you mean expect = "reject"?'
-    elif row.expect == "reject" and not row.because and not _touches(context.broken, draft.where("because")):
+    elif row.expect == "reject" and not row.because:
         yield ("expect",), "expect = \"reject\" needs 'because': the checks that must fail, with their evidence"
 
 
-def _touches(broken: Collection[TomlPath], path: TomlPath) -> bool:
-    """Say whether something refused lies at or inside a path that ends in a list of reasons."""
-    return path[-1:] == ("because",) and any(other[: len(path)] == path for other in broken)
+def _refused(draft: Draft, broken: Collection[TomlPath]) -> bool:
+    """Say whether the schema refused part of the expectation, in the row or in what lies below it."""
+    return any(
+        {"expect", "because"} & set(path)
+        for path in broken
+        if path[: len(draft.path)] == draft.path or path[0] in ("axes", "defaults")
+    )
 
 
 def _reasons(draft: Draft, row: RowFields, context: Context) -> Iterator[Problem]:

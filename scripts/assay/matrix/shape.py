@@ -162,6 +162,8 @@ def _take_out(raw: dict[str, Any], path: TomlPath) -> None:
     """Remove what is at the path. A row stays, with a stand-in for its id: the numbers of the others must stay true."""
     if path[:1] == ("row",) and len(path) == 2:
         raw["row"][path[1]] = {}
+    elif path[:2] == ("axes", "include") and len(path) == 3:
+        raw["axes"]["include"][path[2]] = {}  # adds nothing
     elif path[:1] == ("row",) and path[2:] == ("id",):
         raw["row"][path[1]]["id"] = f"row-{int(path[1]) + 1}"
     else:
