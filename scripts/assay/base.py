@@ -13,20 +13,18 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import docker.errors
-import requests
-
-from assay.engine.events import BuildEvent, OnEvent
-from assay.errors import EngineError, IngredientError
+from assay.engine.events import BuildEvent, OnEvent, Say
+from assay.errors import IngredientError
 from assay.network import NetworkSettings
 
 if TYPE_CHECKING:
     from assay.engine import Engine
+    from assay.engine.images import Image
 
 DEFAULT = "debian:bookworm"
 """The base of rows that name none, and the one that shared layers are made on."""
@@ -51,6 +49,7 @@ _CLEAN = (
 _CONFIG = ('ENV PATH="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"', 'CMD ["bash"]')
 _RECIPE_LABEL = "io.assay.base.recipe"
 _STEP = "base"
+_ONE_AT_A_TIME = threading.Lock()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,40 +85,41 @@ def ensure(engine: Engine, ref: str, network: NetworkSettings, on_event: OnEvent
     def say(line: str) -> None:
         on_event(BuildEvent(step=_STEP, status="progress", line=line))
 
-    try:
-        if ref not in BOOTSTRAPPED:
-            if engine.supports_copy_link:
-                # Layers shared between bases are made on the default one.
-                _debian(engine.client, DEFAULT, network, say)
-            return _held_or_pulled(engine.client, ref, say)
-        return _debian(engine.client, ref, network, say)
-    except (docker.errors.APIError, requests.RequestException) as error:
-        raise EngineError(f"the Docker engine failed while it provided the base {ref}: {error}") from error
+    # Two rows that start together need one base, not two.
+    with _ONE_AT_A_TIME:
+        if ref in BOOTSTRAPPED:
+            return _debian(engine, ref, network, say)
+        if engine.supports_copy_link:
+            # Layers that rows on different bases share are made on the default one.
+            _debian(engine, DEFAULT, network, say)
+        return _held_or_pulled(engine, ref, say)
 
 
-def _debian(client: Any, ref: str, network: NetworkSettings, say: Callable[[str], None]) -> BaseImage:
+def _debian(engine: Engine, ref: str, network: NetworkSettings, say: Say) -> BaseImage:
     """Return assay's name for a Debian base, pointing at the user's own image where the engine holds one."""
     name = reference(ref)
-    own, real = _find(client, name), _find(client, ref)
-    if real is not None:
+    own, real = engine.find_image(name), engine.find_image(ref)
+    if real:
         if own is None or own.id != real.id:
             say(f"the engine holds {ref}: rows are built on it")
-            real.tag(*name.split(":"))
+            engine.tag(real.id, name)
         return _describe(name, real)
-    if own is not None and own.labels.get(_RECIPE_LABEL) == recipe():
+    # An image of this name that assay did not make was given the name by somebody who wants it used.
+    if own and own.labels.get(_RECIPE_LABEL, recipe()) == recipe():
         return _describe(name, own)
     try:
-        _bootstrap(client, ref, network, say)
+        return _describe(name, _bootstrap(engine, ref, network, say))
     except IngredientError as trouble:
         say(f"{trouble}; pulling {ref} instead")
         try:
-            client.images.pull(ref).tag(*name.split(":"))
-        except (docker.errors.APIError, requests.RequestException) as error:
-            raise IngredientError(f"the base {ref} cannot be had: {trouble}. Pulling it failed too: {error}") from error
-    return _describe(name, client.images.get(name))
+            pulled = engine.pull(ref)
+        except IngredientError as error:
+            raise IngredientError(f"the base {ref} cannot be had. {trouble}. Pulling it failed too: {error}") from error
+        engine.tag(pulled.id, name)
+        return _describe(name, pulled)
 
 
-def _bootstrap(client: Any, ref: str, network: NetworkSettings, say: Callable[[str], None]) -> None:
+def _bootstrap(engine: Engine, ref: str, network: NetworkSettings, say: Say) -> Image:
     """Make a Debian base from packages and import it into the engine.
 
     Raises IngredientError when this machine cannot: no mmdebstrap, no Debian sources, or a failed download.
@@ -131,26 +131,33 @@ def _bootstrap(client: Any, ref: str, network: NetworkSettings, say: Callable[[s
     program = _mmdebstrap(say)
     say(f"making {ref} from Debian's packages")
     with tempfile.TemporaryDirectory(prefix="assay-base.") as scratch:
-        listing = Path(scratch, "sources.list")
-        listing.write_text(sources, encoding="utf-8")
         archive = Path(scratch, "base.tar")
-        command = [program, "--variant=minbase", f"--include={','.join(PACKAGES)}"]
-        command += [f"--aptopt={option}" for option in _apt_options(network)]
-        # Without this dpkg syncs each file: on a busy disk that is most of the time.
-        command += ["--dpkgopt=force-unsafe-io", f"--customize-hook={_CLEAN}", suite, str(archive), str(listing)]
-        environment = {**os.environ, **network.build_args, "SOURCE_DATE_EPOCH": SOURCE_DATE_EPOCH}
-        answer = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        if answer.returncode:
-            last = "\n".join(answer.stderr.strip().splitlines()[-5:])
-            raise IngredientError(f"mmdebstrap could not make {ref}: {last}")
+        make(program, suite, sources, archive, network)
         say(f"importing {archive.stat().st_size / 1e6:.0f} MB as {reference(ref)}")
-        repository, tag = reference(ref).split(":")
-        label = f"LABEL {_RECIPE_LABEL}={recipe()}"
         with archive.open("rb") as stream:
-            client.api.import_image_from_stream(stream, repository=repository, tag=tag, changes=[*_CONFIG, label])
+            return engine.import_tar(stream, reference(ref), [*_CONFIG, f"LABEL {_RECIPE_LABEL}={recipe()}"])
 
 
-def _mmdebstrap(say: Callable[[str], None]) -> str:
+def make(program: str, suite: str, sources: str, archive: Path, network: NetworkSettings) -> None:
+    """Write the root file system of a Debian suite as a tar archive: the same bytes for the same packages.
+
+    program: mmdebstrap's path. sources: one-line apt entries.
+    Raises IngredientError with the last lines that mmdebstrap printed when it fails.
+    """
+    listing = archive.with_suffix(".list")
+    listing.write_text(sources, encoding="utf-8")
+    command = [program, "--variant=minbase", f"--include={','.join(PACKAGES)}"]
+    command += [f"--aptopt={option}" for option in _apt_options(network)]
+    # Without this dpkg syncs each file: on a busy disk that is most of the time.
+    command += ["--dpkgopt=force-unsafe-io", f"--customize-hook={_CLEAN}", suite, str(archive), str(listing)]
+    environment = {**os.environ, **network.build_args, "SOURCE_DATE_EPOCH": SOURCE_DATE_EPOCH}
+    answer = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if answer.returncode:
+        last = "\n".join(answer.stderr.strip().splitlines()[-5:])
+        raise IngredientError(f"mmdebstrap could not make Debian {suite}: {last}")
+
+
+def _mmdebstrap(say: Say) -> str:
     """Return mmdebstrap's path, after installing it where that is possible.
 
     Raises IngredientError with the command to run where it is not.
@@ -180,30 +187,22 @@ def _apt_options(network: NetworkSettings) -> list[str]:
     return options
 
 
-def _held_or_pulled(client: Any, ref: str, say: Callable[[str], None]) -> BaseImage:
+def _held_or_pulled(engine: Engine, ref: str, say: Say) -> BaseImage:
     """Return an image that the engine has, or pull it."""
-    image = _find(client, ref)
+    image = engine.find_image(ref)
     if image is None:
         say(f"pulling {ref}")
         try:
-            image = client.images.pull(ref)
-        except (docker.errors.APIError, requests.RequestException) as error:
+            image = engine.pull(ref)
+        except IngredientError as error:
             raise IngredientError(
-                f"the engine does not hold the base {ref}, and pulling it failed: {error}. "
-                f"Load it (`docker load`), tag an image with that name, or correct the row's `base`"
+                f"the base {ref} is not in the engine. {error}. Load it with `docker load`, give that name to an image "
+                "that the engine holds, or correct the row's `base`"
             ) from error
     return _describe(ref, image)
 
 
-def _find(client: Any, ref: str) -> Any | None:
-    """Return the engine's image of that name, or None."""
-    try:
-        return client.images.get(ref)
-    except docker.errors.ImageNotFound:
-        return None
-
-
-def _describe(ref: str, image: Any) -> BaseImage:
+def _describe(ref: str, image: Image) -> BaseImage:
     """Return what a certificate says of a base."""
-    digests = image.attrs.get("RepoDigests") or [image.id]
-    return BaseImage(ref=ref, id=image.id, digest=digests[0].rpartition("@")[2])
+    digest = image.digests[0].rpartition("@")[2] if image.digests else image.id
+    return BaseImage(ref=ref, id=image.id, digest=digest)

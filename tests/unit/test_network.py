@@ -1,0 +1,177 @@
+"""What is read of a machine's network settings, and what a build step gets of it."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from assay.apt import AptSource, read_sources
+from assay.errors import IngredientError
+from assay.network import NetworkSettings
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    for folder in ("etc/apt/sources.list.d", "etc/uv", "etc/ssl/certs", "home/.config/pip", "home/.config/uv"):
+        (tmp_path / folder).mkdir(parents=True)
+    return tmp_path
+
+
+def settings(root: Path, **environment: str) -> NetworkSettings:
+    return NetworkSettings.from_host(environment={"HOME": str(root / "home"), **environment}, root=root)
+
+
+def test_a_machine_without_settings(root: Path) -> None:
+    assert settings(root) == NetworkSettings()
+    assert NetworkSettings().environment() == {}
+
+
+def test_the_system_bundle_is_taken_where_nothing_else_is_named(root: Path) -> None:
+    bundle = root / "etc/ssl/certs/ca-certificates.crt"
+    bundle.write_text("PEM")
+    assert settings(root).ca_bundle == bundle
+    other = root / "other.crt"
+    other.write_text("PEM")
+    assert settings(root, SSL_CERT_FILE=str(other)).ca_bundle == other
+
+
+def test_a_bundle_that_is_not_there_is_named(root: Path) -> None:
+    with pytest.raises(IngredientError, match=r"/no/such\.crt does not exist.*PIP_CERT"):
+        settings(root, PIP_CERT="/no/such.crt")
+
+
+def test_indexes_of_pip(root: Path) -> None:
+    (root / "etc/pip.conf").write_text(
+        "[global]\nindex-url = https://site.invalid/simple\n"
+        "extra-index-url = file:///opt/simple https://extra.invalid/simple\n"
+        "find-links = /opt/wheels\ntrusted-host = site.invalid\n"
+    )
+    (root / "home/.config/pip/pip.conf").write_text("[global]\nindex-url = https://user.invalid/simple\n")
+    found = settings(root)
+    assert found.index == "https://user.invalid/simple"
+    assert found.extra_indexes == ("https://extra.invalid/simple",)
+    assert found.find_links == ()
+    assert found.insecure_hosts == ("site.invalid",)
+    assert settings(root, PIP_INDEX_URL="https://env.invalid/simple").index == "https://env.invalid/simple"
+    assert settings(root, PIP_CONFIG_FILE="/dev/null").index is None
+
+
+def test_local_folders_are_not_carried(root: Path) -> None:
+    found = settings(
+        root,
+        PIP_FIND_LINKS="/opt/wheels",
+        PIP_INDEX_URL="file:///opt/simple",
+        UV_FIND_LINKS="./wheels",
+        UV_INDEX="file:///opt/simple",
+    )
+    assert found.index is None
+    assert found.extra_indexes == ()
+    assert found.find_links == ()
+    assert not any("/opt" in value for value in found.environment().values())
+
+
+def test_indexes_of_uv_come_before_those_of_pip(root: Path) -> None:
+    (root / "home/.config/uv/uv.toml").write_text(
+        '[[index]]\nurl = "https://uv.invalid/simple"\ndefault = true\n[[index]]\nurl = "https://more.invalid/simple"\n'
+    )
+    found = settings(root, PIP_INDEX_URL="https://pip.invalid/simple")
+    assert found.index == "https://uv.invalid/simple"
+    assert found.extra_indexes == ("https://more.invalid/simple",)
+    named = settings(root, UV_INDEX="mine=https://named.invalid/simple")
+    assert named.extra_indexes == ("https://named.invalid/simple",)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [("etc/uv/uv.toml", "not toml", "uv's settings"), ("etc/pip.conf", "no section", "pip's settings")],
+)
+def test_settings_that_cannot_be_read(root: Path, file: str, content: str, said: str) -> None:
+    (root / file).write_text(content)
+    with pytest.raises(IngredientError, match=said):
+        settings(root)
+
+
+def test_proxies_reach_the_build_as_predefined_arguments(root: Path) -> None:
+    found = settings(root, HTTPS_PROXY="http://proxy.invalid:3128", no_proxy="localhost")
+    assert found.proxies == {"https_proxy": "http://proxy.invalid:3128", "no_proxy": "localhost"}
+    assert found.build_args["HTTPS_PROXY"] == found.build_args["https_proxy"] == "http://proxy.invalid:3128"
+
+
+DEB822 = """\
+# the mirror
+Types: deb deb-src
+URIs: http://mirror.invalid/debian
+Suites: bookworm bookworm-updates
+Components: main
+Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
+
+Types: deb
+URIs: http://mirror.invalid/debian-security
+Suites: bookworm-security
+Components: main
+Signed-By:
+ -----BEGIN PGP PUBLIC KEY BLOCK-----
+ .
+ -----END PGP PUBLIC KEY BLOCK-----
+
+Types: deb
+Enabled: no
+URIs: http://off.invalid/debian
+Suites: bookworm
+Components: main
+"""
+
+
+def test_both_forms_of_apt_sources(root: Path) -> None:
+    folder = root / "etc/apt"
+    (folder / "sources.list.d/debian.sources").write_text(DEB822)
+    (folder / "sources.list.d/other.list").write_text("deb https://tools.invalid/apt stable-tools main\n")
+    (folder / "sources.list.d/old.list.disabled").write_text("deb http://disabled.invalid/debian bookworm main\n")
+    (folder / "sources.list").write_text(
+        "# deb http://comment.invalid/debian bookworm main\n"
+        "deb [arch=amd64 signed-by=/root/own.gpg] http://second.invalid/debian bookworm main non-free # note\n"
+        "deb-src http://second.invalid/debian bookworm main\n"
+    )
+    keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
+    assert read_sources(folder) == (
+        AptSource(uri="http://second.invalid/debian", suite="bookworm", components=("main", "non-free")),
+        AptSource(uri="http://mirror.invalid/debian", suite="bookworm", components=("main",), signed_by=keyring),
+        AptSource(
+            uri="http://mirror.invalid/debian", suite="bookworm-updates", components=("main",), signed_by=keyring
+        ),
+        AptSource(uri="http://mirror.invalid/debian-security", suite="bookworm-security", components=("main",)),
+    )
+
+
+def test_entries_for_another_suite_keep_mirror_and_pocket(root: Path) -> None:
+    (root / "etc/apt/sources.list.d/debian.sources").write_text(DEB822)
+    keyring = "[signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] "
+    assert settings(root).debian_sources("trixie", ("main", "non-free")).splitlines() == [
+        f"deb {keyring}http://mirror.invalid/debian trixie main non-free",
+        f"deb {keyring}http://mirror.invalid/debian trixie-updates main non-free",
+        "deb http://mirror.invalid/debian-security trixie-security main non-free",
+    ]
+
+
+def test_the_folder_is_what_a_build_step_runs_with(root: Path, tmp_path: Path) -> None:
+    (root / "etc/apt/sources.list").write_text("deb http://mirror.invalid/debian bookworm main\n")
+    bundle = root / "own.crt"
+    bundle.write_text("PEM of the machine")
+    found = settings(root, PIP_CERT=str(bundle), UV_DEFAULT_INDEX="https://user:pa$$'word@index.invalid/simple")
+    folder = tmp_path / "network"
+    found.write(folder)
+    assert (folder / "ca.crt").read_text() == "PEM of the machine"
+    assert "trixie main contrib non-free" in (folder / "apt/trixie.list").read_text()
+    assert 'CAInfo "/run/network/ca.crt"' in (folder / "apt/bookworm.conf").read_text()
+    command = 'echo "$UV_DEFAULT_INDEX|$PIP_INDEX_URL|$SSL_CERT_FILE|$1"'
+    answer = subprocess.run(
+        ["sh", str(folder / "run.sh"), "sh", "-c", command, "sh", "an argument"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PATH": "/usr/bin:/bin"},
+    )
+    address = "https://user:pa$$'word@index.invalid/simple"
+    assert answer.stdout == f"{address}|{address}|/run/network/ca.crt|an argument\n"
