@@ -1,0 +1,159 @@
+"""Runs the checks of a row inside an image and gathers their answers; a check without one is an `error`, with why."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from assay import releases
+from assay.checks.definitions import Check, folder, selected
+from assay.checks.expectations import expectation
+from assay.engine import ContainerResult, Engine, GpuAccess, Mount
+from assay.errors import EngineError
+from assay.files import write_json
+from assay.findings import Finding, Level, Status
+from assay.matrix.row import Row
+from assay.wheels import Wheel
+
+CHECKS_IN_IMAGE = "/opt/assay/checks"
+EXPECT_IN_IMAGE = "/opt/assay/expect.json"
+COMMAND = ("python", f"{CHECKS_IN_IMAGE}/run.py")
+GIB = 1 << 30
+# At level `gpu` the sample is drawn with full-size models, which pass through host memory.
+MEMORY_BYTES = {Level.IMAGE: 8 * GIB, Level.GPU: 48 * GIB}
+SPARE_SECONDS = 120.0
+"""Beyond the sum of the checks' own time limits, for the container's start and for processes to be taken down."""
+
+
+def run(
+    engine: Engine,
+    image: str,
+    row: Row,
+    *,
+    level: Level,
+    gpu: GpuAccess | None,
+    wheel: Wheel | None,
+    out: Path,
+    cancel: threading.Event | None = None,
+    on_finding: Callable[[Finding], None] | None = None,
+) -> list[Finding]:
+    """Run every check of a row at a level in a hardened container of its image; return one finding per check.
+
+    out: the run's output folder; `expect.json` is written to the row's folder there.
+    on_finding: called with each finding as soon as it is known.
+    A container that dies, a missing Python, an engine that fails: all become `error` findings that say so.
+    Raises Cancelled when `cancel` is set, IngredientError when the engine does not hold the image.
+    """
+    expect = expectation(
+        row,
+        level=level,
+        wheel=wheel,
+        releases=releases.load(),
+        gpu=gpu,
+        seed=secrets.randbelow(1 << 31),
+    )
+    checks = selected(expect, level)
+    expect_file = out / row.id / "expect.json"
+    write_json(expect_file, expect)
+    listener = Listener(secrets.token_hex(16), [check.id for check in checks], on_finding)
+    result: ContainerResult | EngineError
+    try:
+        result = engine.run(
+            image,
+            COMMAND,
+            mounts=(
+                Mount(source=folder(), target=CHECKS_IN_IMAGE),
+                Mount(source=expect_file, target=EXPECT_IN_IMAGE),
+            ),
+            gpu=gpu,
+            memory_bytes=MEMORY_BYTES[level],
+            timeout=sum(check.timeout for check in checks) + SPARE_SECONDS,
+            on_line=listener.hear,
+            environment={"ASSAY_TOKEN": listener.token},
+            cancel=cancel,
+        )
+    except EngineError as error:
+        result = error
+    for finding in unanswered(checks, listener, result):
+        listener.accept(finding)
+    return [listener.findings[check.id] for check in checks]
+
+
+class Listener:
+    """Takes the runner's lines: keeps the first answer to each check that was asked, and what was started."""
+
+    def __init__(self, token: str, asked: Sequence[str], on_finding: Callable[[Finding], None] | None = None) -> None:
+        self.token = token
+        self.asked = frozenset(asked)
+        self.findings: dict[str, Finding] = {}
+        self.started: list[str] = []
+        self.broken: dict[str, str] = {}
+        self.finished = False
+        self._on_finding = on_finding
+
+    def hear(self, line: str) -> None:
+        """Take one line of the container's output. Lines without the token, or that do not parse, tell nothing."""
+        token, _, text = line.strip().partition(" ")
+        if token != self.token:
+            return
+        try:
+            event: dict[str, Any] = json.loads(text)
+            if "finding" in event:
+                self.accept(Finding.from_json(event["finding"]))
+            elif "started" in event:
+                self.started.append(str(event["started"]))
+            elif "broken" in event:
+                self.broken[event["broken"]["family"]] = event["broken"]["evidence"]
+            elif "finished" in event:
+                self.finished = True
+        except (ValueError, TypeError, KeyError):
+            return
+
+    def accept(self, finding: Finding) -> None:
+        """Keep a finding and pass it on, unless nobody asked for it or its check has answered before."""
+        if finding.check not in self.asked or finding.check in self.findings:
+            return
+        self.findings[finding.check] = finding
+        if self._on_finding is not None:
+            self._on_finding(finding)
+
+
+def unanswered(checks: Sequence[Check], listener: Listener, result: ContainerResult | EngineError) -> list[Finding]:
+    """Return an `error` finding for every check that gave no answer, saying why it could not."""
+    how, evidence = ending(result)
+    findings = []
+    for check in checks:
+        if check.id in listener.findings:
+            continue
+        family = check.function.__module__.rpartition(".")[2]
+        if family in listener.broken:
+            why, proof = f"{family}.py cannot be imported by the image's Python", listener.broken[family]
+        elif check.id in listener.started:
+            why, proof = f"the container ended while this check ran: {how}", evidence
+        elif listener.finished:
+            why, proof = "the runner in the image does not know this check", evidence
+        else:
+            why, proof = f"the container ended before this check: {how}", evidence
+        findings.append(Finding(check=check.id, status=Status.ERROR, measured=why, evidence=proof or why))
+    return findings
+
+
+def ending(result: ContainerResult | EngineError) -> tuple[str, str]:
+    """Return how the container ended, in one line, and the last lines that it printed to stderr."""
+    if isinstance(result, EngineError):
+        text = str(result)
+        if "executable file not found" in text or "no such file or directory" in text:
+            return f"the image has no `{COMMAND[0]}` on PATH", text
+        return "the engine failed", text
+    evidence = "\n".join(result.stderr_tail)
+    if result.timed_out:
+        return f"its time limit was reached after {result.seconds:.0f} s", evidence
+    if result.oom_killed:
+        return "its memory limit was reached", evidence
+    if result.exit_code in (126, 127):
+        return f"`{COMMAND[0]}` could not be started (exit code {result.exit_code})", evidence
+    return f"exit code {result.exit_code}", evidence
