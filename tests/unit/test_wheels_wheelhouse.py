@@ -1,0 +1,166 @@
+"""Which wheel of a wheelhouse fits a row, why the others do not, and the store of wheels once made."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from wheel_factory import NEW_ABI, fatbin, kernel_names, shared_object, wheel
+
+from assay.errors import AssayError, IngredientError
+from assay.matrix.row import FlashAttn
+from assay.wheels import wheel as wheel_file
+from assay.wheels.wheelhouse import Store, Target, choose, misfits
+
+TARGET = Target(python="cp311", flash_attn=FlashAttn(), torch="2.4.0+cu121", cuda_major=12, cxx11_abi=False)
+
+
+def test_the_wheel_that_fits_is_chosen_and_the_others_say_why_not(tmp_path: Path) -> None:
+    fits = wheel(tmp_path)
+    other = shared_object(needed=["libcudart.so.13"], undefined=[NEW_ABI], device_code=fatbin(["90"]))
+    wheel(tmp_path, version="2.8.2", tags="cp312-cp312-linux_x86_64", library=other)
+    choice = choose([tmp_path], TARGET)
+    assert choice.wheel is not None
+    assert choice.wheel.path == fits
+    assert choice.wheel.source == "wheelhouse"
+    (why,) = choice.passed_over
+    for reason in (
+        "is version 2.8.2, not 2.8.3",
+        "is for cp312, not cp311",
+        "needs libcudart.so.13, and 2.4.0+cu121 brings CUDA 12",
+        "is built for the C++11 ABI, and torch 2.4.0+cu121 has the pre-C++11 ABI",
+        "holds no machine code for sm_80 (it holds sm_90)",
+    ):
+        assert reason in why
+
+
+@pytest.mark.parametrize(
+    ("change", "library", "reason"),
+    [
+        ({}, b"", "holds no compiled extension"),
+        ({"tags": "py3-none-any"}, None, "is for py3, not cp311"),
+        ({"version": "2.8.3+cu12torch2.5cxx11abiFALSE"}, None, "was compiled against torch 2.5, not 2.4.0+cu121"),
+        ({"version": "2.8.3+cu12torch2.4cxx11abiFALSE"}, None, None),
+        ({}, shared_object(names=kernel_names([64, 96])), "lacks the kernel fwd head dim 128 bf16 and 7 more"),
+        (
+            {},
+            shared_object(names=kernel_names(directions=["fwd"])),
+            "lacks the kernel fwd-split head dim 64 bf16 and 11",
+        ),
+        ({}, shared_object(names=b"renamed\0"), None),  # nothing is known then, and the checks decide
+        ({}, shared_object(undefined=[]), None),
+        ({}, shared_object(device_code=b""), "holds no machine code for sm_80 (it holds none)"),
+    ],
+)
+def test_each_rule(tmp_path: Path, change: dict[str, str], library: bytes | None, reason: str | None) -> None:
+    read = wheel_file.read(wheel(tmp_path, library=library, **change), source="wheelhouse")
+    reasons = misfits(read, TARGET)
+    if reason is None:
+        assert reasons == ()
+    else:
+        assert any(reason in given for given in reasons), reasons
+
+
+@pytest.mark.parametrize(("held", "asked", "fits"), [("80", "86", True), ("80", "90", False), ("86", "80", False)])
+def test_machine_code_runs_on_its_own_major_version_from_its_minor_on(
+    tmp_path: Path, held: str, asked: str, fits: bool
+) -> None:
+    read = wheel_file.read(wheel(tmp_path, library=shared_object(device_code=fatbin([held]))), source="wheelhouse")
+    target = replace(TARGET, flash_attn=FlashAttn(archs=(asked,)))
+    assert (misfits(read, target) == ()) is fits
+
+
+def test_a_torch_that_nobody_has_looked_at_decides_nothing(tmp_path: Path) -> None:
+    library = shared_object(needed=["libcudart.so.13"], undefined=[NEW_ABI])
+    read = wheel_file.read(wheel(tmp_path, library=library), source="wheelhouse")
+    assert misfits(read, Target(python="cp311", flash_attn=FlashAttn())) == ()
+
+
+def test_folders_are_asked_in_their_order(tmp_path: Path) -> None:
+    second = wheel(tmp_path / "second")
+    first = wheel(tmp_path / "first", version="2.8.3+local")
+    assert choose([tmp_path / "first", tmp_path / "second"], TARGET).wheel.path == first
+    first.unlink()
+    assert choose([tmp_path / "first", tmp_path / "second"], TARGET).wheel.path == second
+
+
+def test_a_damaged_wheel_is_passed_over_and_named(tmp_path: Path) -> None:
+    wheel(tmp_path).write_bytes(b"PK half a wheel")
+    choice = choose([tmp_path], TARGET)
+    assert choice.wheel is None
+    assert "damaged wheel" in choice.passed_over[0]
+
+
+def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(IngredientError, match="no such wheelhouse folder"):
+        choose([tmp_path / "absent"], TARGET)
+
+
+def test_files_are_hashed_without_the_record_that_installers_rewrite(tmp_path: Path) -> None:
+    read = wheel_file.read(wheel(tmp_path), source="wheelhouse")
+    assert set(read.files) == {
+        "flash_attn/__init__.py",
+        "flash_attn_2_cuda.cpython-311-x86_64-linux-gnu.so",
+        "flash_attn-2.8.3.dist-info/METADATA",
+    }
+    assert all(len(digest) == 64 for digest in read.files.values())
+
+
+def test_a_kept_wheel_comes_back_with_its_record(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    made = wheel(tmp_path / "made", version="2.8.3+assay.hd96")
+    added = store.add("k" * 64, made, source="compile", record={"compiler": "nvcc 12.4.131, g++ 12.2.0"})
+    got = store.get("k" * 64, source="compile")
+    assert got == added
+    assert got.compiler == "nvcc 12.4.131, g++ 12.2.0"
+    record = json.loads(wheel_file.record_path(got.path).read_text(encoding="utf-8"))
+    assert record["sha256"] == got.sha256
+    assert record["files"] == got.files
+    assert [path.name for path in (tmp_path / "store").iterdir()] == ["k" * 64]
+
+
+def test_a_kept_wheel_that_was_changed_is_thrown_away(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    added = store.add("key", wheel(tmp_path / "made"), source="compile", record={})
+    with added.path.open("ab") as file:
+        file.write(b"\0")
+    assert store.get("key", source="compile") is None
+    assert not (tmp_path / "key").exists()
+
+
+def test_the_second_waits_while_the_first_makes_a_wheel(tmp_path: Path) -> None:
+    store, made = Store(tmp_path / "store"), wheel(tmp_path / "made")
+    builds: list[str] = []
+    waited: list[str] = []
+    inside = threading.Event()
+
+    def provide(name: str) -> None:
+        with store.making("key", on_wait=lambda: waited.append(name)):
+            if store.get("key", source="compile") is None:
+                inside.set()
+                time.sleep(0.3)
+                builds.append(name)
+                store.add("key", made, source="compile", record={})
+
+    first = threading.Thread(target=provide, args=("first",))
+    first.start()
+    assert inside.wait(5)
+    provide("second")
+    first.join()
+    assert builds == ["first"]
+    assert waited == ["second"]
+
+
+def test_waiting_ends_when_the_run_is_cancelled(tmp_path: Path) -> None:
+    store, cancel = Store(tmp_path), threading.Event()
+    cancel.set()
+    with (
+        store.making("key", on_wait=pytest.fail),
+        pytest.raises(AssayError, match="cancelled"),
+        store.making("key", on_wait=lambda: None, cancel=cancel),
+    ):
+        pytest.fail("two held the same key")
