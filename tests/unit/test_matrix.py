@@ -283,6 +283,7 @@ REJECT = '[[row]]\nid = "a"\nexpect = "reject"\n'
             "[axes]\nexpect = ['certify']\npython = ['3.10', '3.11']\nexclude = [{ python = '3.1' }]",
             "4: axes.exclude 1: the axis 'python' has no value '3.1'; perhaps you meant '3.10'",
         ),
+        ("[axes]\nexpect = ['certify']\ngpus = [['A10'], []]", "3: axes: 'gpus' is empty; give at least one value"),
         (
             "[axes]\nexpect = ['certify']\ncuda = ['12.1.1',\n'12.9.9']",
             "4: axes: unknown CUDA release '12.9.9'",

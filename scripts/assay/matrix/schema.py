@@ -60,6 +60,7 @@ Url = Annotated[str, _text(URL)]
 Tag = Annotated[str, _text(TAG)]
 EnvName = Annotated[str, _text(ENV_NAME)]
 ImagePath = Annotated[str, _text(IMAGE_PATH)]
+Names = Annotated[list[str], Field(min_length=1)]
 HeadDim = Literal[32, 64, 96, 128, 192, 256]  # file names of flash-attn's kernels: flash_fwd_hdim<N>_*
 
 
@@ -142,12 +143,8 @@ class Settings(Table):
     runtime: Literal["newbie", "none"] = Field(
         Row.runtime, description="`newbie` bakes in the drawing pipeline and test.py; `none` leaves them out."
     )
-    gpus: list[str] = Field(
-        list(Row.gpus), min_length=1, description="GPUs that the image is meant for, as in releases/gpus.toml."
-    )
-    runner: list[str] = Field(
-        list(Row.runner), min_length=1, description="Labels of the GitHub Actions runner that certifies the row."
-    )
+    gpus: Names = Field(list(Row.gpus), description="GPUs that the image is meant for, as in releases/gpus.toml.")
+    runner: Names = Field(list(Row.runner), description="Labels of the GitHub Actions runner that certifies the row.")
     env: dict[EnvName, str] = Field({}, description="Environment variables of the image beyond what its parts set.")
     files: dict[ImagePath, str] = Field(
         {}, description="Files laid over the finished image: path in the image = path beside the matrix file."
