@@ -1,7 +1,7 @@
 """The lean compile: which kernels, with which compiler, under which key. Pure, but for reading its own data files.
 
 `docker/flash-attn.build.dockerfile.j2` and the scripts in `docker/flash-attn` do the work in a builder stage; here is
-what the host knows of it: whether a row can be compiled at all, what must come out, and the key under which it is kept.
+what the host knows of it: whether a row can be compiled at all, what must come out, and the key that it is kept under.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ FOLDER = "flash-attn"
 
 @dataclass(frozen=True, kw_only=True)
 class Compiler:
-    """An nvcc from Debian's archive, as `docker/flash-attn/compilers.json` describes it."""
+    """An nvcc from Debian's archive, as `docker/flash-attn/nvcc/compilers.json` describes it."""
 
     name: str
     version: str
@@ -89,8 +89,8 @@ class Recipe:
 
 @functools.lru_cache(maxsize=1)
 def kernels() -> ModuleType:
-    """Return `docker/flash-attn/kernels.py`, which the builder stage runs: one place says what a lean wheel is."""
-    path = paths.docker_dir() / FOLDER / "kernels.py"
+    """Return the builder stage's `kernels.py`, so that one place says what a lean wheel is."""
+    path = paths.docker_dir() / FOLDER / "wheel" / "kernels.py"
     spec = importlib.util.spec_from_file_location("assay_flash_attn_kernels", path)
     if spec is None or spec.loader is None:
         raise IngredientError(f"{path} cannot be loaded; install assay again")
@@ -102,7 +102,8 @@ def kernels() -> ModuleType:
 
 def compilers() -> dict[str, Compiler]:
     """Return the compilers of `compilers.json` by their names."""
-    table = json.loads((paths.docker_dir() / FOLDER / "compilers.json").read_text(encoding="utf-8"))["compilers"]
+    path = paths.docker_dir() / FOLDER / "nvcc" / "compilers.json"
+    table = json.loads(path.read_text(encoding="utf-8"))["compilers"]
     return {name: Compiler(name=name, **{**entry, "archs": tuple(entry["archs"])}) for name, entry in table.items()}
 
 
@@ -116,7 +117,7 @@ def compiler(name: str) -> Compiler:
     if found is None:
         raise IngredientError(
             f"flash-attn.nvcc {name!r}: no such compiler is known; {perhaps(name, known)}. "
-            f"Another one of Debian's archive is an entry in docker/{FOLDER}/compilers.json"
+            f"Another one of Debian's archive is an entry in docker/{FOLDER}/nvcc/compilers.json"
         )
     return found
 
@@ -155,8 +156,8 @@ def recipe(row: Row) -> Recipe:
 
 def build_files(docker: Path) -> tuple[Path, ...]:
     """Return the files that the builder stage uses, the template first."""
-    folder = docker / FOLDER
-    return (docker / TEMPLATE, *sorted(path for path in folder.iterdir() if path.is_file()))
+    files = (path for path in (docker / FOLDER).rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    return (docker / TEMPLATE, *sorted(files))
 
 
 def files_digest(docker: Path) -> str:
@@ -173,12 +174,12 @@ def sdist_sha256(version: str) -> str:
 
     Raises IngredientError when there is no such file: nobody has pinned that version.
     """
-    folder = paths.docker_dir() / FOLDER
+    folder = paths.docker_dir() / FOLDER / "source"
     path = folder / f"sdist-{version}.txt"
     if not path.is_file():
         pinned = sorted(other.stem.removeprefix("sdist-") for other in folder.glob("sdist-*.txt"))
         raise IngredientError(
-            f"flash-attn.version {version!r} cannot be compiled: docker/{FOLDER}/{path.name} is missing "
+            f"flash-attn.version {version!r} cannot be compiled: docker/{FOLDER}/source/{path.name} is missing "
             f"(there for {', '.join(pinned)}). Add it with the sdist's hash, or use a wheelhouse"
         )
     return path.read_text(encoding="utf-8").rpartition("--hash=sha256:")[2].strip()

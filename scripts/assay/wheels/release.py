@@ -15,7 +15,7 @@ from assay.wheels.wheel import file_sha256
 
 TIMEOUT_SECONDS = (15.0, 60.0)  # to connect, and between two pieces of the body
 PAUSES_SECONDS = (1.0, 4.0, 15.0, 30.0)  # between one try and the next: five tries in all
-PIECE_BYTES = 1 << 18
+PIECE_BYTES = 1 << 16  # of which a broken transfer loses the last
 
 Progress = Callable[[int, int], None]
 """Called with the bytes that are there and the bytes that there will be (0: the server does not say)."""

@@ -121,7 +121,7 @@ def environment(asked: argparse.Namespace) -> dict[str, str]:
         "FLASH_ATTENTION_SKIP_CUDA_BUILD": "TRUE" if asked.skip_cuda else "FALSE",
         "FLASH_ATTN_CUDA_ARCHS": ";".join(asked.archs),
         "FLASH_ATTN_LOCAL_VERSION": local_version(asked),
-        "MAX_JOBS": str(jobs()),
+        "MAX_JOBS": str(1 if asked.skip_cuda else jobs()),
         "NVCC_THREADS": "1",  # more would multiply the memory of a job
         "SOURCE_DATE_EPOCH": "1755129600",  # 2025-08-14, release of 2.8.3: times in the wheel do not depend on today
         "PYTHONUNBUFFERED": "1",
