@@ -1,0 +1,221 @@
+"""Composed Dockerfiles on a real engine: they build, and nothing of this machine's network is left in the image.
+
+The rows here leave torch out, so that a test takes seconds; the default matrix builds the whole stack.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from assay import base, matrix
+from assay.compose import compose, part_of_line
+from assay.engine import Engine
+from assay.errors import BuildFailed, IngredientError
+from assay.matrix.row import FlashAttn, Row
+from assay.network import NetworkSettings
+
+pytestmark = pytest.mark.engine
+
+CHECKOUT = Path(__file__).parents[2]
+
+# The base brings Python; the smallest stack that still installs from the package index.
+SMALL = Row(
+    id="small",
+    expect="certify",
+    cuda="12.0.1",
+    torch="base",
+    runtime="none",
+    flash_attn=FlashAttn(source="none"),
+    env=(("GREETING", 'a "quoted" $value'),),
+)
+
+
+@pytest.fixture(scope="module")
+def network() -> NetworkSettings:
+    return NetworkSettings.from_host()
+
+
+@pytest.fixture(scope="module")
+def debian(engine: Engine, network: NetworkSettings) -> base.BaseImage:
+    return base.ensure(engine, "debian:bookworm", network, on_event=lambda event: None)
+
+
+@pytest.fixture(scope="module")
+def small(
+    engine: Engine, debian: base.BaseImage, network: NetworkSettings, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """The image of the small row."""
+    with built(SMALL, engine, network, tmp_path_factory.mktemp("small")) as image:
+        yield image
+
+
+@contextmanager
+def built(row: Row, engine: Engine, network: NetworkSettings, out: Path, **options: object) -> Iterator[str]:
+    """Compose and build a row; the image's name goes again afterwards, its layers only when nothing else holds them."""
+    composed = compose(row, out=out, network=network, wheel=None, **options)  # type: ignore[arg-type]
+    tag = f"assay-test/compose-{row.id}-{secrets.token_hex(4)}:latest"
+    image = engine.build(
+        composed.folder,
+        tag=tag,
+        labels={},
+        network="host",
+        cancel=None,
+        on_event=lambda event: None,
+        log=out / "build.log",
+    )
+    try:
+        yield image
+    finally:
+        engine.client.images.remove(tag, force=True)
+
+
+def layer_files(engine: Engine, image: str, tmp_path: Path, *, above: int = 0) -> Iterator[tuple[str, bytes]]:
+    """Yield name and content of every file in the layers above the first `above` ones, as `docker save` has them."""
+    archive = tmp_path / "image.tar"
+    engine.save([image], archive)
+    with tarfile.open(archive) as saved:
+        manifest = json.load(saved.extractfile("manifest.json"))  # type: ignore[arg-type]
+        for layer in manifest[0]["Layers"][above:]:
+            with tarfile.open(fileobj=saved.extractfile(layer)) as files:
+                for member in files:
+                    content = files.extractfile(member) if member.isfile() else None
+                    yield member.name, content.read() if content else b""
+        yield "config", saved.extractfile(manifest[0]["Config"]).read()  # type: ignore[union-attr]
+
+
+def traces(network: NetworkSettings) -> set[bytes]:
+    """Byte strings that only this machine's settings hold: mirror hosts, index hosts, the settings' own file names."""
+    hosts = {source.uri.split("/")[2] for source in network.apt_sources}
+    addresses = [network.index or "", *network.extra_indexes, *network.proxies.values()]
+    hosts |= {address.split("/")[2] for address in addresses if "//" in address}
+    return {host.encode() for host in hosts} | {b"Written by assay for this machine"}
+
+
+def test_the_base_is_made_once_and_says_so(engine: Engine, debian: base.BaseImage, network: NetworkSettings) -> None:
+    said: list[object] = []
+    assert base.ensure(engine, "debian:bookworm", network, on_event=said.append) == debian
+    assert said == []
+    assert debian.ref == "assay/debian:bookworm"
+
+
+def test_the_base_knows_nothing_of_this_machine(
+    engine: Engine, debian: base.BaseImage, network: NetworkSettings, tmp_path: Path
+) -> None:
+    names = set()
+    bundle = network.ca_bundle.read_bytes() if network.ca_bundle else b"none"
+    # Documentation and package descriptions name Debian's own hosts; configuration must not.
+    for name, content in layer_files(engine, debian.ref, tmp_path):
+        names.add(name.removeprefix("./"))
+        if "/etc/" in f"/{name}" or "/var/lib/apt" in name:
+            assert not any(trace in content for trace in traces(network)), name
+        assert content != bundle, name
+    assert "etc/debian_version" in names
+    assert not names & {"etc/resolv.conf", "etc/hostname", "etc/apt/apt.conf.d/99mmdebstrap", "etc/apt/sources.list"}
+
+
+def test_no_layer_holds_the_network_settings(
+    engine: Engine, small: str, debian: base.BaseImage, network: NetworkSettings, tmp_path: Path
+) -> None:
+    base_layers = len(engine.inspect(debian.ref).layers)
+    bundle = network.ca_bundle.read_bytes() if network.ca_bundle else b"none"
+    seen = 0
+    for name, content in layer_files(engine, small, tmp_path, above=base_layers):
+        seen += 1
+        assert not name.startswith("run/network/"), name
+        assert "ca-certificates" not in name, name
+        assert content != bundle, name
+        assert not any(trace in content for trace in traces(network)), name
+    assert seen > 1000, "the toolkit's files should be among them"
+
+
+def test_the_toolkit_is_laid_out_as_everybody_expects(engine: Engine, small: str) -> None:
+    command = (
+        "set -e; cd /usr/local/cuda-12.0; test -e lib64/libcudart.so; test -e lib64/libnvJitLink.so.12; "
+        "test -e include/cuda_runtime.h; test -e nvvm/lib64/libnvvm.so; test -e nvvm/libdevice/libdevice.10.bc; "
+        'bin/ptxas --version | tail -1; readlink /usr/local/cuda; echo "$CUDA_HOME $GREETING"; pwd; '
+        "! test -e /run/tools/bin/uv; ! test -d /tmp/wheels; ! ls -A /root/.cache/uv | grep ."
+    )
+    lines: list[str] = []
+    result = engine.run(small, ["sh", "-c", command], on_line=lines.append, timeout=60)
+    assert result.exit_code == 0, lines
+    assert "cuda_12.0" in lines[0]
+    assert lines[1:] == ["cuda-12.0", '/usr/local/cuda a "quoted" $value', "/opt/newbie"]
+
+
+def test_building_again_changes_no_layer(engine: Engine, small: str, network: NetworkSettings, tmp_path: Path) -> None:
+    with built(SMALL, engine, network, tmp_path) as again:
+        assert engine.inspect(again).layers == engine.inspect(small).layers
+
+
+def test_the_classic_builder_gives_the_same_files(
+    engine: Engine, debian: base.BaseImage, network: NetworkSettings, tmp_path: Path
+) -> None:
+    row = replace(SMALL, id="small-classic")
+    composed = compose(row, out=tmp_path, network=network, wheel=None, frontend="classic")
+    image, _ = engine.client.images.build(
+        path=str(composed.folder), network_mode="host", rm=True, forcerm=True, tag="assay-test/compose-classic:latest"
+    )
+    try:
+        base_layers = len(engine.inspect(debian.ref).layers)
+        names = set()
+        for name, content in layer_files(engine, image.id, tmp_path, above=base_layers):
+            names.add(name)
+            assert not name.startswith("run/network"), name
+            assert not any(trace in content for trace in traces(network)), name
+        assert "usr/local/cuda-12.0/lib64/libcudart.so.12" in names
+    finally:
+        engine.client.images.remove(image.id, force=True)
+
+
+def test_a_failing_step_is_named_by_its_part(
+    engine: Engine, debian: base.BaseImage, network: NetworkSettings, tmp_path: Path
+) -> None:
+    composed = compose(SMALL, out=tmp_path, network=network, wheel=None)
+    lock = composed.folder / "locks/toolkit.txt"
+    lock.write_text(lock.read_text().replace("sha256:1", "sha256:2").replace("sha256:4", "sha256:5"))
+    with pytest.raises(BuildFailed) as failure:
+        engine.build(
+            composed.folder,
+            tag=None,
+            labels={},
+            network="host",
+            cancel=None,
+            on_event=lambda event: None,
+            log=tmp_path / "log",
+        )
+    assert failure.value.part == "toolkit"
+    assert any("hash" in line.lower() for line in failure.value.log)
+    dockerfile = composed.dockerfile.read_text()
+    line = next(n for n, text in enumerate(dockerfile.splitlines(), 1) if "layout.py" in text)
+    assert part_of_line(dockerfile, line) == "toolkit"
+
+
+def test_a_base_that_nobody_has(engine: Engine, network: NetworkSettings) -> None:
+    with pytest.raises(IngredientError, match="docker load"):
+        base.ensure(engine, "assay-test/no-such-base:1", network, on_event=lambda event: None)
+
+
+def test_the_nvidia_example_builds_on_a_stand_in(
+    engine: Engine, debian: base.BaseImage, network: NetworkSettings, tmp_path: Path
+) -> None:
+    """An image of that name in the engine is used as it is. The stand-in is Debian, so its Python is Debian's."""
+    rows = matrix.load(CHECKOUT / "examples/matrix.nvidia-cuda.toml").rows
+    row = replace(rows[0], torch="base", runtime="none", flash_attn=FlashAttn(source="none"))
+    if engine.find_image(row.base):
+        pytest.skip(f"the engine holds the real {row.base}")
+    engine.tag(debian.id, row.base)
+    try:
+        ensured = base.ensure(engine, row.base, network, on_event=lambda event: None)
+        assert ensured.id == debian.id
+        with built(row, engine, network, tmp_path) as image:
+            assert engine.inspect(image).labels["io.assay.base"] == row.base
+    finally:
+        engine.client.images.remove(row.base)
