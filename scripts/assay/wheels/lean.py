@@ -33,6 +33,7 @@ class Compiler:
     name: str
     version: str
     suite: str
+    component: str
     package: str
     package_version: str
     sha256: str

@@ -1,0 +1,121 @@
+"""Getting the wheel of a row by the first way that leads to one, without an engine."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from wheel_factory import fatbin, shared_object, wheel
+
+from assay import wheels
+from assay.engine.events import BuildEvent
+from assay.errors import IngredientError
+from assay.matrix.row import FlashAttn, Row
+from assay.wheels import lean
+from assay.wheels import wheel as wheel_file
+from assay.wheels.wheelhouse import Store
+
+ROW = Row(id="cu121", expect="certify")
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Keep wheels in a folder of the test's own."""
+    folder = tmp_path / "state"
+    monkeypatch.setenv("ASSAY_STATE", str(folder))
+    return folder
+
+
+def asked(**changes: Any) -> Row:
+    """Return the row with another flash-attn."""
+    return replace(ROW, flash_attn=replace(FlashAttn(), **changes))
+
+
+def provide(row: Row, folders: list[Path], tmp_path: Path) -> tuple[wheels.Wheel | None, list[str]]:
+    """Get a wheel where nothing needs an engine, and return it with the lines that were told."""
+    told: list[BuildEvent] = []
+    got = wheels.provide(
+        row,
+        engine=None,  # type: ignore[arg-type] - whoever reaches for it fails
+        wheelhouses=folders,
+        network=None,  # type: ignore[arg-type]
+        out=tmp_path / "out",
+        on_event=told.append,
+    )
+    return got, [event.line for event in told if event.line]
+
+
+def test_a_wheel_of_the_wheelhouse_is_taken_as_it_lies_there(tmp_path: Path) -> None:
+    path = wheel(tmp_path / "house")
+    got, told = provide(ROW, [tmp_path / "house"], tmp_path)
+    assert got is not None
+    assert (got.path, got.source, got.version, got.archs) == (path, "wheelhouse", "2.8.3", ("80",))
+    assert told == [f"{path.name} from wheelhouse, sha256 {got.sha256}"]
+
+
+def test_what_lookup_finds_is_what_provide_returns(tmp_path: Path) -> None:
+    wheel(tmp_path / "house")
+    got, _ = provide(ROW, [tmp_path / "house"], tmp_path)
+    assert wheels.lookup(ROW, wheelhouses=[tmp_path / "house"]) == got
+
+
+@pytest.mark.parametrize("source", ["none", "base"])
+def test_a_row_without_a_wheel_gets_none(tmp_path: Path, source: str) -> None:
+    wheel(tmp_path / "house")
+    assert provide(asked(source=source), [tmp_path / "house"], tmp_path) == (None, [])
+
+
+def test_when_nothing_fits_every_reason_is_given_and_what_to_do(tmp_path: Path) -> None:
+    wheel(tmp_path / "house", library=shared_object(device_code=fatbin(["90"])))
+    with pytest.raises(IngredientError) as caught:
+        provide(asked(source="wheelhouse"), [tmp_path / "house"], tmp_path)
+    message = str(caught.value)
+    assert "row cu121: no flash-attn 2.8.3 wheel fits it" in message
+    assert "holds no machine code for sm_80 (it holds sm_90)" in message
+    assert "--wheelhouse" in message
+
+
+def test_an_empty_wheelhouse_says_where_it_looked(tmp_path: Path) -> None:
+    (tmp_path / "house").mkdir()
+    with pytest.raises(IngredientError, match=f"no flash-attn wheel there .{tmp_path}/house"):
+        provide(asked(source="wheelhouse"), [tmp_path / "house"], tmp_path)
+
+
+@pytest.mark.parametrize("source", ["compile", "skip-cuda"])
+def test_a_wheel_that_was_built_before_needs_no_engine(tmp_path: Path, state: Path, source: str) -> None:
+    row = asked(source=source)
+    recipe = lean.recipe(row)
+    made = wheel(tmp_path / "made", version=recipe.version, library=b"" if source == "skip-cuda" else None)
+    Store(state / "wheelhouse").add(recipe.key(), made, source=source, record=recipe.record())
+    got, _ = provide(row, [], tmp_path)
+    assert got is not None
+    assert got.source == source
+    assert got.record["sdist_sha256"] == recipe.sdist_sha256
+    assert got.compiler == (None if source == "skip-cuda" else "nvcc 12.4.131")
+    assert wheels.lookup(row, wheelhouses=[]) == got
+    assert wheels.lookup(asked(source=source, version="2.8.3", head_dims=(32,)), wheelhouses=[]) == (
+        got if source == "skip-cuda" else None
+    )
+
+
+def test_a_release_that_was_fetched_before_is_not_fetched_again(tmp_path: Path, state: Path) -> None:
+    made = wheel(tmp_path / "made", version="2.8.3+cu12torch2.4cxx11abiFALSE")
+    sha256 = wheel_file.file_sha256(made)
+    Store(state / "wheelhouse").add(sha256, made, source="release", record={})
+    row = asked(source="release", url=f"http://127.0.0.1:9/{made.name}", sha256=sha256)
+    got, _ = provide(row, [], tmp_path)
+    assert got is not None
+    assert (got.source, got.sha256) == ("release", sha256)
+
+
+def test_a_release_without_its_hash_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(IngredientError, match="not both given"):
+        provide(asked(source="release", url="http://127.0.0.1:9/x.whl"), [], tmp_path)
+
+
+def test_lookup_answers_nothing_where_something_would_be_fetched_or_built_first(tmp_path: Path) -> None:
+    row = asked(url="http://127.0.0.1:9/x.whl", sha256="0" * 64)
+    assert wheels.lookup(row, wheelhouses=[]) is None
+    assert wheels.lookup(ROW, wheelhouses=[]) is None
