@@ -13,15 +13,12 @@ from cyclonedx.model.dependency import Dependency
 from cyclonedx.model.tool import ToolRepository
 from cyclonedx.output.json import JsonV1Dot6
 from cyclonedx.schema import SchemaVersion
-from cyclonedx.validation.json import JsonStrictValidator
 from packageurl import PackageURL
 
 from assay.certificate import Ingredient
 from assay.certificate.evidence import sha256_hex
 from assay.errors import CertificateError
 from assay.inventory import DebianPackage, Inventory, PythonPackage, Toolkit, normalised
-
-MEDIA_TYPE = "application/vnd.cyclonedx+json"
 
 
 def make(
@@ -69,6 +66,9 @@ def make(
             *(Dependency(ref=part.bom_ref) for part in parts),
         ],
     )
+    # Its import takes seconds (it compiles the grammar of every string format), which only this needs.
+    from cyclonedx.validation.json import JsonStrictValidator
+
     text = JsonV1Dot6(bom).output_as_string()
     problem = JsonStrictValidator(SchemaVersion.V1_6).validate_str(text)
     if problem is not None:

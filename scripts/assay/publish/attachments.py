@@ -17,11 +17,11 @@ from assay.certificate.dsse import ENVELOPE_MEDIA_TYPE, Envelope
 from assay.certificate.evidence import canonical_json
 from assay.keys import SigningKey
 from assay.oci import Manifest
-from assay.sbom import MEDIA_TYPE as CYCLONEDX
 
 CERTIFICATE_TYPE = "application/vnd.in-toto.test-result+dsse"
 PROVENANCE_TYPE = "application/vnd.in-toto.provenance+dsse"
 REVOCATION_TYPE = "application/vnd.in-toto.revocation+dsse"
+CYCLONEDX = "application/vnd.cyclonedx+json"
 SBOM_PREDICATE = "https://cyclonedx.org/bom"
 
 _COSIGN_SIGNATURE_TYPE = "application/vnd.dev.cosign.artifact.sig.v1+json"

@@ -106,7 +106,7 @@ class Transport:
             except requests.exceptions.SSLError as error:  # no pause mends this
                 raise RegistryError(self._untrusted(error)) from error
             except (requests.ConnectionError, requests.Timeout) as error:
-                failure: RegistryError = RegistryError(f"no answer from {self.host}: {error}")
+                failure: RegistryError = RegistryError(f"no answer from {self.host}: {_cause(error)}")
                 retry_after = None
             except requests.RequestException as error:
                 raise RegistryError(f"{method} {url}: {error}") from error
@@ -156,7 +156,7 @@ class Transport:
             try:
                 answer = self._session.send(request, timeout=TIMEOUT)
             except requests.RequestException as error:
-                trouble = f"no answer from the token service {challenge.realm}: {error}"
+                trouble = f"no answer from the token service {challenge.realm}: {_cause(error)}"
             else:
                 if answer.ok:
                     fields = answer.json()
@@ -174,7 +174,7 @@ class Transport:
     def _untrusted(self, error: requests.RequestException) -> str:
         return (
             f"{self.host} speaks no TLS, or shows a certificate that is not trusted here; give --allow-http for a"
-            f" registry on plain HTTP, or put its authority into /etc/docker/certs.d/{self.host}/ca.crt ({error})"
+            f" registry on plain HTTP, or put its authority into /etc/docker/certs.d/{self.host}/ca.crt ({_cause(error)})"
         )
 
     def _no_access(self, why: str) -> str:
@@ -198,6 +198,13 @@ class Transport:
                 " registry or of the proxy before it (nginx: client_max_body_size)"
             )
         return f"{self.host}: {method} {path} answered {status}{said}"
+
+
+def _cause(error: requests.RequestException) -> str:
+    """Return what went wrong on the wire, without the layers of wrapping around it."""
+    inner: object = error.args[0] if error.args else error
+    text = str(getattr(inner, "reason", None) or inner)
+    return text.rpartition("object at 0x")[2].partition(">: ")[2] or text
 
 
 def _error_text(answer: requests.Response) -> str:
