@@ -1,0 +1,79 @@
+"""Measure the claims that the article makes about these versions, beside what is true.
+
+Each claim is measured on this machine where it can be: in NVIDIA's wheels (only the files in question travel), in
+flash-attn wheels, in the releases table, and in the findings of the last run in --out. Writes --out/claims.json and,
+where a report is there, puts the table on its page. Exit 1 when a measurement contradicts the table's verdict.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from assay.claims import exit_code, load, measure_all
+from assay.claims.measures import FUNCTIONS
+from assay.claims.table import Context, Line, select
+from assay.commands.common import add_out
+from assay.errors import ExitCode
+from assay.files import write_json
+from assay.report import read, write
+
+STYLES = {True: "green", False: "red", None: "yellow"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
+    add_out(parser)
+    parser.add_argument("--claim", action="append", default=[], metavar="ID", help="only this claim; may be repeated")
+    parser.add_argument("--format", choices=("table", "json"), default="table", help="what to print (default: table)")
+    parser.add_argument(
+        "--wheelhouse",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="folder with flash-attn wheels to read",
+    )
+
+
+def run(args: argparse.Namespace) -> ExitCode:
+    """Measure, print, write."""
+    claims = select(load(), args.claim)
+    found = args.out / "report.json"
+    report = read(found) if found.is_file() else None
+    context = Context(report=report, wheelhouses=tuple(args.wheelhouse))
+    lines = []
+    for line in measure_all(claims, context, FUNCTIONS):
+        lines.append(line)
+        print(f"{line.id}: {line.measured}", file=sys.stderr)
+    raw = [line.to_json() for line in lines]
+    if args.format == "json":
+        print(json.dumps(raw, indent=2, ensure_ascii=False))
+    else:
+        Console().print(table(lines))
+    if not args.claim:
+        write_json(args.out / "claims.json", raw)
+        if report:
+            write(report, args.out, claims=raw)
+    return exit_code(lines)
+
+
+def table(lines: list[Line]) -> Table:
+    """Return the claims as a table for the terminal."""
+    result = Table(show_lines=True)
+    for heading in ("claim", "verdict", "what is true", "measured here", "by"):
+        result.add_column(heading, overflow="fold")
+    for line in lines:
+        measured = f"[{STYLES[line.supports]}]{_plain(line.measured)}[/]"
+        result.add_row(*map(_plain, (line.claim, line.verdict, line.truth)), measured, _plain(line.how))
+    return result
+
+
+def _plain(text: str) -> str:
+    """Keep square brackets from being read as markup."""
+    return text.replace("[", r"\[")

@@ -1,0 +1,220 @@
+"""The table of claims: complete, each measured by a function of its own, and honest about what was not measured."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from assay import cli
+from assay.claims import exit_code, load, measure_all, packages
+from assay.claims import measures as m
+from assay.claims.table import Context, Measured, NotMeasuredError, select
+from assay.errors import ExitCode, IngredientError, UsageError
+from assay.findings import Finding, Level, Status
+from assay.report import Report, RowReport, write
+
+ROW = {"what": "", "expect": "certify", "as_expected": True, "level": Level.IMAGE}
+
+
+def report(*rows: RowReport) -> Report:
+    return Report(level=Level.IMAGE, rows=rows, started="2026-01-01T00:00:00+00:00", seconds=1.0)
+
+
+def row(name: str, verdict: str, *findings: Finding, **more) -> RowReport:
+    return RowReport(id=name, verdict=verdict, findings=findings, **{**ROW, **more})
+
+
+def found(check: str, status: Status, measured: str = "") -> Finding:
+    return Finding(check=check, status=status, measured=measured)
+
+
+def test_every_claim_has_its_own_function_and_a_command():
+    claims = load()
+    assert len({claim.id for claim in claims}) == len(claims) >= 15
+    assert {claim.measure for claim in claims} == set(m.FUNCTIONS)
+    assert all(claim.how and claim.source and claim.truth for claim in claims)
+
+
+def test_an_unknown_claim_names_the_nearest():
+    with pytest.raises(UsageError, match="driver-minimum"):
+        select(load(), ["driver-minimun"])
+
+
+@pytest.mark.parametrize(
+    "name", ["driver_minimum", "gpu_names", "bf16_product", "timeit_syntax", "arithmetic_floor", "memory"]
+)
+def test_what_needs_no_network_is_measured_anywhere_and_supports_the_table(name):
+    measured = m.FUNCTIONS[name](Context())
+    assert measured.supports is True
+    json.dumps(measured.data)
+
+
+def test_the_floors_are_those_of_the_arithmetic():
+    floors = m.arithmetic_floor(Context()).data["floor_seconds"]
+    assert floors == {"A10": pytest.approx(15.4, abs=0.1), "A100": pytest.approx(6.2, abs=0.1)}
+
+
+@pytest.mark.parametrize("name", ["toolkit_beside_torch", "flash_attn_compiler", "soak"])
+def test_without_a_report_nothing_is_claimed(name):
+    with pytest.raises(NotMeasuredError, match="no report"):
+        m.FUNCTIONS[name](Context())
+
+
+def test_a_torch_that_imports_beside_both_toolkits_bears_the_verdict_out():
+    good = [found("torch.import", Status.PASSED), found("toolkit.matches-torch", Status.FAILED)]
+    context = Context(report=report(row("cu120", "rejected", *good), row("cu122", "rejected", *good)))
+    assert m.toolkit_beside_torch(context).supports is True
+    bad = found("torch.import", Status.FAILED)
+    context = Context(report=report(row("cu120", "rejected", bad), row("cu122", "rejected", *good)))
+    assert m.toolkit_beside_torch(context).supports is False
+
+
+def test_findings_of_certified_rows_come_first_and_unanswered_ones_never():
+    rows = (
+        row("a", "rejected", found("sample.soak", Status.FAILED, "of a")),
+        row("b", "inconclusive", found("sample.soak", Status.ERROR, "of b")),
+        row("c", "certified", found("sample.soak", Status.PASSED, "8 pictures")),
+    )
+    measured = m.soak(Context(report=report(*rows)))
+    assert (measured.text, measured.supports) == ("sample.soak: 8 pictures", True)
+
+
+def test_a_compiler_of_121_would_contradict():
+    passed = found("flash-attn.import", Status.PASSED)
+    for compiler, supports in (("nvcc 12.4.131", True), ("nvcc 12.1.105", False)):
+        item = {"name": "flash-attn", "compiler": compiler}
+        context = Context(report=report(row("cu121", "certified", passed, ingredients=(item,))))
+        assert m.flash_attn_compiler(context).supports is supports
+
+
+def test_declarations_are_compared_without_their_layout():
+    header = """
+    /* __shfl_sync(unsigned mask) in a comment */
+    #define __DEF_IF_HOST { }
+    __SM_30_INTRINSICS_DECL__ int __shfl_sync(unsigned mask, int  var, int width=warpSize) __DEF_IF_HOST
+    static __device__ __inline__ char __ldg(const char *ptr) { return 0; }
+    """
+    assert m.declarations(header) == (
+        "__SM_30_INTRINSICS_DECL__ int __shfl_sync(unsigned mask, int var, int width=warpSize) __DEF_IF_HOST",
+        "static __device__ __inline__ char __ldg(const char *ptr)",
+    )
+
+
+def wheelhouse(folder: Path, docstring: str) -> Path:
+    with zipfile.ZipFile(folder / "flash_attn-2.8.3-cp311-cp311-linux_x86_64.whl", "w") as wheel:
+        wheel.writestr("flash_attn/flash_attn_interface.py", f'def flash_attn_func():\n    """{docstring}"""\n')
+    return folder
+
+
+def test_a_docstring_that_names_architectures_would_contradict(tmp_path):
+    for name, text, supports in (("a", "dropout_p: float", True), ("b", "Runs on sm86 by __shfl_sync", False)):
+        (tmp_path / name).mkdir()
+        context = Context(wheelhouses=(wheelhouse(tmp_path / name, text),))
+        assert m.flash_attn_docstring(context).supports is supports
+
+
+def test_no_wheel_is_no_measurement(tmp_path, monkeypatch):
+    monkeypatch.setenv("ASSAY_STATE", str(tmp_path))
+    with pytest.raises(NotMeasuredError, match="--wheelhouse"):
+        m.flash_attn_docstring(Context())
+
+
+def test_what_cannot_be_measured_says_why_and_supports_nothing():
+    def unreachable(context):
+        raise IngredientError("pip finds no wheel of torch 2.4.0: no connection\nmore")
+
+    claims = select(load(), ["torch-builds", "timeit"])
+    functions = {**m.FUNCTIONS, "torch_builds": unreachable}
+    first, second = measure_all(claims, Context(), functions)
+    assert (first.measured, first.supports) == (
+        "not measured here: pip finds no wheel of torch 2.4.0: no connection",
+        None,
+    )
+    assert second.supports is True
+    assert exit_code([first, second]) is ExitCode.AS_EXPECTED
+
+
+def test_a_contradiction_is_not_as_expected():
+    claims = select(load(), ["timeit"])
+    lines = list(measure_all(claims, Context(), {"timeit_syntax": lambda _: Measured(text="parses", supports=False)}))
+    assert exit_code(lines) is ExitCode.NOT_AS_EXPECTED
+
+
+def test_a_server_that_sends_whole_files_is_refused(monkeypatch):
+    class Answer:
+        status_code = 200
+        headers = {"Content-Length": "1000000"}  # noqa: RUF012
+        content = b"x" * 10
+
+        def raise_for_status(self):
+            return None
+
+    monkeypatch.setattr(packages.requests.Session, "head", lambda *a, **k: Answer())
+    monkeypatch.setattr(packages.requests.Session, "get", lambda *a, **k: Answer())
+    monkeypatch.setattr(packages, "wheel_url", lambda package, version: "https://example.org/a.whl")
+    packages.open_wheel.cache_clear()
+    with pytest.raises(IngredientError, match="whole files only"):
+        packages.open_wheel("a-package", "1.0")
+
+
+def test_a_remote_wheel_is_read_by_ranges(monkeypatch):
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as wheel:
+        wheel.writestr("big.so", b"\0" * 3_000_000)
+        wheel.writestr("a/header.h", b"int f();")
+    raw = content.getvalue()
+    asked = []
+
+    class Answer:
+        status_code = 206
+
+        def __init__(self, body):
+            self.content, self.headers = body, {"Content-Length": str(len(raw))}
+
+        def raise_for_status(self):
+            return None
+
+    def get(self, url, headers, timeout):
+        first, last = (int(part) for part in headers["Range"].removeprefix("bytes=").split("-"))
+        asked.append(last - first + 1)
+        return Answer(raw[first : last + 1])
+
+    monkeypatch.setattr(packages.requests.Session, "head", lambda *a, **k: Answer(b""))
+    monkeypatch.setattr(packages.requests.Session, "get", get)
+    monkeypatch.setattr(packages, "wheel_url", lambda package, version: "https://example.org/b.whl")
+    packages.open_wheel.cache_clear()
+    wheel = packages.open_wheel("b-package", "1.0")
+    assert packages.member(wheel, "/header.h").read() == b"int f();"
+    assert sum(asked) < len(raw)
+    with pytest.raises(IngredientError, match="0 files"):
+        packages.member(wheel, "absent.h")
+
+
+def test_the_command_prints_writes_and_fills_the_reports_page(tmp_path, capsys):
+    write(report(row("cu121", "certified", found("sample.soak", Status.PASSED, "8 pictures"))), tmp_path)
+    assert cli.main(["claims", "--out", str(tmp_path), "--claim", "timeit", "--format", "json"]) == 0
+    (line,) = json.loads(capsys.readouterr().out)
+    assert (line["id"], line["supports"]) == ("timeit", True)
+    assert not (tmp_path / "claims.json").exists()  # a part of the table does not replace the whole
+
+
+def test_the_whole_table_goes_to_the_report(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("ASSAY_STATE", str(tmp_path / "state"))
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def unreachable(package, version):
+        raise IngredientError("no network in this test")
+
+    monkeypatch.setattr(m, "open_wheel", unreachable)
+    write(report(row("cu121", "certified", found("sample.soak", Status.PASSED, "8 pictures"))), tmp_path)
+    assert cli.main(["claims", "--out", str(tmp_path)]) == 0
+    lines = {line["id"]: line for line in json.loads((tmp_path / "claims.json").read_text())}
+    assert lines["seventh-image"]["measured"] == "sample.soak: 8 pictures"
+    assert lines["cublaslt-soname"]["measured"] == "not measured here: no network in this test"
+    page = (tmp_path / "report.html").read_text()
+    assert "sample.soak: 8 pictures" in page
+    assert "%timeit" in capsys.readouterr().out
