@@ -24,6 +24,7 @@ FOLDER_IN_STAGE = "/wheels"
 def build(
     row: Row,
     recipe: Recipe,
+    key: str,
     store: Store,
     *,
     engine: Engine,
@@ -32,7 +33,7 @@ def build(
     on_event: OnEvent,
     cancel: threading.Event | None,
 ) -> Wheel:
-    """Build the wheel of a recipe, prove that it holds what was asked for, and keep it in the store.
+    """Build the wheel of a recipe, prove that it holds what was asked for, and keep it in the store under `key`.
 
     Raises BuildFailed when a step of the builder stage fails, IngredientError when what comes out is not what was
     asked for.
@@ -49,7 +50,7 @@ def build(
     image = engine.build(
         composed.folder,
         dockerfile=composed.dockerfile.name,
-        tag=None,
+        tag=f"assay/{STAGE}:{key[:12]}",
         target=STAGE,
         labels={},
         network="host",
@@ -66,7 +67,7 @@ def build(
             raise IngredientError(f"the builder stage of {row.id} left {names} in {FOLDER_IN_STAGE}, not one wheel")
         wheel = wheel_file.read(found[0], source=recipe.source)
         verify(wheel, recipe, row)
-        return store.add(recipe.key(), found[0], source=recipe.source, record=_record(wheel, recipe))
+        return store.add(key, found[0], source=recipe.source, record=_record(wheel, recipe))
 
 
 def verify(wheel: Wheel, recipe: Recipe, row: Row) -> None:

@@ -187,6 +187,7 @@ def _from_compile(request: Request) -> Answer:
         built = builder.build(
             request.row,
             recipe,
+            key,
             request.store,
             engine=request.engine,
             network=request.network,
