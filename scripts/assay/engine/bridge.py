@@ -13,7 +13,8 @@ from pathlib import Path
 
 DEFAULT_BRIDGE = "docker0"
 OWN_BRIDGE = "assay0"
-# Requests of Linux's bridge driver, from <linux/sockios.h>.
+# Requests from <linux/sockios.h>.
+SIOCSIFFLAGS = 0x8914
 SIOCBRADDBR = 0x89A0
 SIOCBRDELBR = 0x89A1
 
@@ -30,7 +31,8 @@ def for_private_engine() -> str:
 def remove() -> None:
     """Remove the private engine's own bridge, if it has one."""
     if _exists(OWN_BRIDGE):
-        with suppress(OSError):  # a bridge that is up or in use stays; the next start takes it as it is
+        with suppress(OSError):  # one that stays is no harm: the next start takes it as it is
+            _request(SIOCSIFFLAGS, OWN_BRIDGE)  # all flags 0: down, since the kernel keeps a bridge that is up
             _request(SIOCBRDELBR, OWN_BRIDGE)
 
 
@@ -40,4 +42,5 @@ def _exists(name: str) -> bool:
 
 def _request(number: int, name: str) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as control:
-        fcntl.ioctl(control, number, name.encode() + b"\0")
+        # struct ifreq: 16 bytes of name, 24 bytes that SIOCSIFFLAGS reads the flags from and the others ignore
+        fcntl.ioctl(control, number, name.encode().ljust(40, b"\0"))

@@ -30,7 +30,7 @@ DISK_FULL = re.compile(r"no space left on device", re.IGNORECASE)
 # The engine's own troubles, in the words of BuildKit, containerd and runc.
 ENGINE_TROUBLE = re.compile(
     r"no space left on device|transport is closing|error reading from server|context canceled|input/output error"
-    r"|too many open files|cannot allocate memory|code = Unavailable|failed to create shim|shim .* exited"
+    r"|too many open files|cannot allocate memory|code = Unavailable|shim .* exited"
     r"|database not open|connection reset by peer",
     re.IGNORECASE,
 )

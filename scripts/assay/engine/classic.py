@@ -12,6 +12,7 @@ from assay.engine.events import BuildEvent, OnEvent, StepStatus
 from assay.engine.progress import TAIL_LINES
 
 STEP = re.compile(r"^Step \d+/\d+ : ")
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 CACHED = " ---> Using cache"
 # What the builder says about its own containers and layers rather than what the step printed.
 OWN_WORDS = re.compile(r"^(\s*---> |Removing intermediate container |Successfully (built|tagged) )")
@@ -49,6 +50,7 @@ class ClassicProgress:
         self.step = self.step if error is not None else ""
 
     def _take(self, line: str) -> None:
+        line = COLOUR.sub("", line)  # the builder paints what a step prints on stderr
         self._log.write(line + "\n")
         self._log.flush()
         if STEP.match(line):

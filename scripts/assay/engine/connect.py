@@ -41,6 +41,10 @@ class Engine:
         owner.remove_left_behind(engine.api)
         return engine
 
+    def close(self) -> None:
+        """Close the connections to the engine. The engine itself goes on."""
+        self._connection.client.close()
+
     @property
     def client(self) -> docker.DockerClient:
         """The SDK's client, for what this class does not offer."""

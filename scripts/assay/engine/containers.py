@@ -212,15 +212,13 @@ def _follow(
     cancel: threading.Event | None,
 ) -> ContainerResult:
     """Start a container and follow it to its end."""
-    tails: tuple[deque[str], deque[str]] = (deque(maxlen=TAIL_LINES), deque(maxlen=TAIL_LINES))
-    stream = api.attach(container, stdout=True, stderr=True, stream=True, demux=True)
-    output = Output(stream)
+    tails: dict[int, deque[str]] = {STDOUT: deque(maxlen=TAIL_LINES), STDERR: deque(maxlen=TAIL_LINES)}
+    output = Output(api, container)
     watch = Watch(api, cancel=None)
     started = time.monotonic()
     try:
-        output.start()
         api.start(container)
-        watch.start(stream)
+        watch.start(output.stream)
         deadline = _Deadline(api, container, timeout, cancel)
         while not output.over:
             taken = output.take(POLL_SECONDS)

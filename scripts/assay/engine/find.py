@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -105,6 +106,11 @@ def supports_buildkit(version: Mapping[str, Any], environment: Mapping[str, str]
 
 
 def _connect(candidate: Candidate) -> Connection:
+    if candidate.host.startswith("unix://"):
+        # The plain reason (no such file, permission denied) instead of the SDK's own words around it.
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(ANSWER_TIMEOUT_SECONDS)
+            probe.connect(candidate.host.removeprefix("unix://"))
     client = docker.DockerClient(
         base_url=candidate.host, version="auto", tls=candidate.tls, timeout=ANSWER_TIMEOUT_SECONDS
     )
@@ -123,9 +129,7 @@ def _named_by(candidate: Candidate) -> str:
 
 
 def _cause(error: BaseException) -> str:
-    """Return the innermost reason: `Permission denied` rather than the layers of exceptions around it."""
-    while error.__context__ is not None and not isinstance(error, OSError | DockerException):
-        error = error.__context__
+    """Return the system's own reason where there is one: `Connection refused` rather than the exceptions around it."""
     inner: BaseException | None = error
     while inner is not None:
         if isinstance(inner, OSError) and inner.strerror:

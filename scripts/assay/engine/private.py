@@ -15,10 +15,10 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
-from assay.engine import bridge
+from assay.engine import bridge, leftovers
 from assay.engine.events import Say, say_on_stderr
 from assay.errors import EngineError
 from assay.paths import state_dir
@@ -69,7 +69,7 @@ def install(say: Say) -> bool:
         return False
     say(f"no Docker engine here: installing the package {PACKAGE}")
     packages = [PACKAGE, "ca-certificates"]
-    if _read(Path("/sys/module/apparmor/parameters/enabled")).startswith("Y"):
+    if _apparmor():
         packages.append("apparmor")  # without its parser the engine can start no container on such a kernel
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     for command in (
@@ -81,6 +81,13 @@ def install(say: Say) -> bool:
             said = "\n".join((answer.stdout + answer.stderr).splitlines()[-LOG_LINES_SHOWN:])
             raise EngineError(f"`{' '.join(command)}` failed, so there is no Docker engine:\n{said}")
     return True
+
+
+def _apparmor() -> bool:
+    try:
+        return Path("/sys/module/apparmor/parameters/enabled").read_text(encoding="ascii").startswith("Y")
+    except OSError:
+        return False
 
 
 def start(say: Say = say_on_stderr) -> None:
@@ -99,6 +106,11 @@ def start(say: Say = say_on_stderr) -> None:
     with _lock(home, say):
         if _accepts(socket_path()):
             return
+        if (silent := leftovers.daemon(home)) is not None:
+            raise EngineError(
+                f"the private Docker engine (process {silent}) runs and does not answer; its log is {home / 'log'}. "
+                "Stop it with `assay engine stop` and try again."
+            )
         _clear(home)
         configuration = home / "daemon.json"
         configuration.write_text(json.dumps(_configuration(home), indent=2) + "\n", encoding="utf-8")
@@ -112,16 +124,14 @@ def stop(say: Say = say_on_stderr) -> bool:
     if not home.is_dir():
         return False
     with _lock(home, say):
-        daemon = _daemon(home)
-        if daemon is None:
-            _clear(home)
-            return False
-        os.kill(daemon, signal.SIGTERM)
-        if not _gone(daemon, STOP_TIMEOUT_SECONDS):
-            os.kill(daemon, signal.SIGKILL)
-            _gone(daemon, STOP_TIMEOUT_SECONDS)
+        daemon = leftovers.daemon(home)
+        if daemon is not None:
+            os.kill(daemon, signal.SIGTERM)  # it stops its containers first
+            if not leftovers.wait_for_end(daemon, STOP_TIMEOUT_SECONDS):
+                os.kill(daemon, signal.SIGKILL)
+                leftovers.wait_for_end(daemon, STOP_TIMEOUT_SECONDS)
         _clear(home)
-        return True
+        return daemon is not None
 
 
 def _configuration(home: Path) -> dict[str, object]:
@@ -143,20 +153,16 @@ def _configuration(home: Path) -> dict[str, object]:
 def _launch(home: Path, configuration: Path) -> None:
     log = home / "log"
     with log.open("wb") as output:
-        daemon = subprocess.Popen(
-            ["dockerd", "--config-file", str(configuration)],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            cwd=home,
-            start_new_session=True,  # Ctrl-C in the terminal, or its end, is not for the engine
-        )
+        # In a session of its own and no child of this process: neither Ctrl-C nor the run's end is for the engine.
+        command = ["setsid", "--fork", "dockerd", "--config-file", str(configuration)]
+        subprocess.run(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, cwd=home, check=True)
     deadline = time.monotonic() + START_TIMEOUT_SECONDS
     while not _accepts(socket_path()):
-        if daemon.poll() is not None or time.monotonic() > deadline:
-            state = f"ended with code {daemon.returncode}" if daemon.returncode is not None else "does not answer"
-            if daemon.returncode is None:
-                daemon.kill()
+        daemon = leftovers.daemon(home)
+        if daemon is None or time.monotonic() > deadline:
+            if daemon is not None:
+                os.kill(daemon, signal.SIGKILL)
+            state = "ended at once" if daemon is None else f"did not answer within {START_TIMEOUT_SECONDS:.0f} s"
             said = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_LINES_SHOWN:])
             raise EngineError(f"the private Docker engine {state}; the end of {log}:\n{said}")
         time.sleep(0.1)
@@ -164,45 +170,11 @@ def _launch(home: Path, configuration: Path) -> None:
 
 def _clear(home: Path) -> None:
     """Remove what a dead daemon left: a new one refuses to start while its old id is any living process's."""
-    if _daemon(home) is None:
-        (home / "pid").unlink(missing_ok=True)
-        (home / "docker.sock").unlink(missing_ok=True)
-        for containerd in _processes(str(home / "exec" / "containerd")):
-            # A killed daemon leaves its containerd and containers behind.
-            with suppress(ProcessLookupError):
-                os.kill(containerd, signal.SIGKILL)
-        bridge.remove()
-
-
-def _daemon(home: Path) -> int | None:
-    """Return the process id of the private daemon, None when it does not run."""
-    return next(iter(_processes(str(home / "daemon.json"))), None)
-
-
-def _processes(argument: str) -> list[int]:
-    """Return the processes that have an argument with this path in their command line, this one apart."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit() or int(entry.name) == os.getpid():
-            continue
-        with suppress(OSError):
-            words = (entry / "cmdline").read_bytes().split(b"\0")
-            if any(word == argument.encode() or word.startswith(argument.encode() + b"/") for word in words):
-                found.append(int(entry.name))
-    return found
-
-
-def _gone(pid: int, seconds: float) -> bool:
-    """Wait for a process to end, whether it is this one's child or not."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        with suppress(ChildProcessError):
-            os.waitpid(pid, os.WNOHANG)
-        state = _read(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()
-        if not state or state[0] == "Z":
-            return True
-        time.sleep(0.1)
-    return False
+    leftovers.clear(home)
+    shutil.rmtree(home / "exec", ignore_errors=True)  # a new containerd does not start over a killed one's state
+    (home / "pid").unlink(missing_ok=True)
+    socket_path().unlink(missing_ok=True)
+    bridge.remove()
 
 
 def _accepts(path: Path) -> bool:
@@ -226,10 +198,3 @@ def _lock(home: Path, say: Say) -> Iterator[None]:
             say("waiting for another run that is starting or stopping the private engine")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""

@@ -62,9 +62,10 @@ class Progress:
 
     def _start(self, vertex: Vertex) -> None:
         step = self._steps.setdefault(vertex.digest, Step(len(self._steps) + 1, vertex.name))
-        if vertex.started is None or step.started is not None:
+        if vertex.started is None or (step.started is not None and not (step.over and vertex.started > step.started)):
             return
-        step.started = vertex.started
+        # A step that was over and starts again was only looked up in the cache the first time.
+        step.started, step.over = vertex.started, False
         self._write(step, step.name)
         if not vertex.cached:
             self._tell(step, "started")
@@ -96,7 +97,7 @@ class Progress:
 
     def _end(self, vertex: Vertex) -> None:
         step = self._steps[vertex.digest]
-        if step.over or vertex.completed is None:
+        if step.over or vertex.completed is None or vertex.started != step.started:
             return
         step.over = True
         seconds = _seconds(step, vertex.completed)

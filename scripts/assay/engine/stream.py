@@ -104,6 +104,10 @@ def build_stream(
     except (requests.RequestException, DockerException) as error:
         raise EngineError(f"the Docker engine went away while it was being sent the build context: {error}") from error
     try:
+        if response.status_code == requests.codes.bad_request:
+            # The classic builder answers a Dockerfile that it cannot read in this way, BuildKit in the stream.
+            yield iter([{"error": response.json()["message"]}])
+            return
         if not response.ok:
             raise EngineError(f"the Docker engine refused the build: {response.status_code} {response.text.strip()}")
         stream = CancellableStream(response.iter_content(chunk_size=None), response)
