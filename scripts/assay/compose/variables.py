@@ -88,8 +88,9 @@ def variables(
     into the image. installer: the base on which they are made then, where it is not the row's own.
     """
     mounts = frontend == "buildkit"
-    # Linked layers are shared between rows whose bases differ. On the common base they are shared anyway, and a copy
-    # of torch's 5 GB costs more than it saves.
+    # Linked layers have one digest whatever the base: torch is installed once for all bases, and a registry (or an
+    # engine that keeps images in containerd) holds it once. Rows on the common base share their layers anyway, and a copy
+    # of torch's 5 GB would cost them more than it saves.
     linked = link and mounts and row.base not in bases.BOOTSTRAPPED and row.torch != "base"
     copied = linked or not mounts
     installer = bases.reference(bases.DEFAULT) if linked else None
@@ -110,7 +111,7 @@ def variables(
         "python": "python" if row.torch == "base" else f"{PATHS['venv']}/bin/python",
         "tools_python": "python" if row.torch == "base" and not installer else _python(row, installer),
         "uv_flags": _uv_flags(row, copied=copied, installer=installer),
-        "toolkit_root": PATHS["parts"] if copied else "/usr/local",
+        "toolkit_root": f"{PATHS['parts'] if copied else ''}/usr/local",
         "apt": f"sh {PATHS['network']}/run.sh apt-get" if mounts else "apt-get",
         "files": [(target, f"files/{context_name(i, s)}") for i, (target, s) in enumerate(row.files)],
         "labels": labels(row, wheel),
@@ -167,7 +168,7 @@ def _uv_flags(row: Row, *, copied: bool, installer: str | None) -> str:
     """Return where packages go and what they must suit, as uv's options."""
     flags = []
     if copied:
-        flags.append(f"--prefix {PATHS['parts']}")
+        flags.append(f"--prefix {PATHS['parts']}{PATHS['venv']}")
     elif row.torch == "base":
         flags.append("--break-system-packages")
     if installer:
