@@ -89,7 +89,7 @@ def variables(
     """
     mounts = frontend == "buildkit"
     # Linked layers have one digest whatever the base: torch is installed once for all bases, and a registry (or an
-    # engine that keeps images in containerd) holds it once. Rows on the common base share their layers anyway, and a copy
+    # engine that keeps images in containerd) holds it once. Rows on the common base share layers anyway, and a copy
     # of torch's 5 GB would cost them more than it saves.
     linked = link and mounts and row.base not in bases.BOOTSTRAPPED and row.torch != "base"
     copied = linked or not mounts
