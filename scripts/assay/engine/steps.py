@@ -15,7 +15,9 @@ from dataclasses import dataclass
 COUNTED = frozenset({"RUN", "COPY", "ADD", "WORKDIR"})
 PART = re.compile(r"^#\s*part:\s*(?P<part>\S+)\s*$")
 HEREDOC = re.compile(r"<<-?\s*[\"']?(?P<word>[A-Za-z_][A-Za-z0-9_]*)[\"']?")
-BUILDKIT_STEP = re.compile(r"^\[(?:(?P<stage>\S+)\s+)?(?P<position>\d+)/\d+\]\s+(?P<text>.*)$", re.DOTALL)
+BUILDKIT_STEP = re.compile(
+    r"^\[(?:\S+/\S+\s+)?(?:(?P<stage>[^\s/]+)\s+)?(?P<position>\d+)/\d+\]\s+(?P<text>.*)$", re.DOTALL
+)
 CLASSIC_STEP = re.compile(r"^Step (?P<position>\d+)/\d+ : (?P<text>.*)$", re.DOTALL)
 UNKNOWN_PART = "unknown"
 
@@ -57,7 +59,7 @@ def find_instruction(instructions: Sequence[Instruction], step: str) -> Instruct
     match = BUILDKIT_STEP.match(step)
     if not match:
         return None
-    stages = list(dict.fromkeys(instruction.stage for instruction in instructions))
+    stages = [instruction.stage for instruction in instructions if instruction.keyword == "FROM"]
     stage = match["stage"] or (stages[0] if stages else "")
     own = [instruction for instruction in instructions if instruction.stage == stage]
     wanted = _one_line(match["text"])

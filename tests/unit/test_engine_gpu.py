@@ -1,0 +1,169 @@
+"""How a container gets at a GPU, decided on recorded facts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from assay.engine.gpu import GpuFacts, HostGpu, choose
+from assay.engine.gpu_facts import DRIVER_LIBRARY, cdi_names, driver_files, parse_smi
+from assay.errors import UsageError
+
+GIB = 1 << 30
+SMI = """\
+0, GPU-11111111-2222-3333-4444-555555555555, NVIDIA H100 80GB HBM3, 580.159.04, 81559, 81000, 9.0
+1, GPU-66666666-7777-8888-9999-000000000000, NVIDIA H100 80GB HBM3, 580.159.04, 81559, 81500, 9.0
+"""
+GPUS = parse_smi(SMI, {})
+NODES = ("/dev/nvidia0", "/dev/nvidia1", "/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools")
+FILES = {"libcuda.so.1": "/usr/local/nvidia/lib64/libcuda.so.1", "nvidia-smi": "/usr/local/nvidia/bin/nvidia-smi"}
+
+
+def facts(**values: object) -> GpuFacts:
+    return GpuFacts(**{"gpus": GPUS[:1], "device_nodes": NODES, "driver_files": FILES, **values})  # type: ignore[arg-type]
+
+
+def test_nvidia_smi_is_read_with_units() -> None:
+    assert GPUS[0] == HostGpu(
+        index=0,
+        uuid="GPU-11111111-2222-3333-4444-555555555555",
+        name="NVIDIA H100 80GB HBM3",
+        driver="580.159.04",
+        memory_bytes=81559 << 20,
+        free_bytes=81000 << 20,
+        capability="9.0",
+        minor=0,
+    )
+    assert parse_smi("No devices were found\n", {}) == ()
+    assert parse_smi("0, GPU-1, T4, 470.1, [N/A], [N/A], [N/A]\n", {"GPU-1": 3})[0].minor == 3
+
+
+def test_without_a_gpu_there_is_no_access_and_forcing_it_is_an_error() -> None:
+    assert choose(GpuFacts(runtimes=("runc", "nvidia"))) is None
+    with pytest.raises(UsageError, match="no NVIDIA GPU"):
+        choose(GpuFacts(), "devices")
+    assert choose(facts(), "none") is None
+
+
+@pytest.mark.parametrize(
+    ("known", "mode"),
+    [
+        ({"runtimes": ("runc", "nvidia"), "cdi_devices": ("nvidia.com/gpu=0",)}, "runtime"),
+        ({"hook": True}, "runtime"),
+        ({"runtimes": ("runc",), "cdi_devices": ("nvidia.com/gpu=0",)}, "cdi"),
+        ({"runtimes": ("runc", "io.containerd.runc.v2")}, "devices"),
+        ({"device_nodes": ()}, None),
+        ({"driver_files": {}}, None),
+    ],
+)
+def test_the_best_way_that_is_open_is_taken(known: dict[str, object], mode: str | None) -> None:
+    access = choose(facts(**known))
+    assert (access.mode if access else None) == mode
+
+
+def test_a_forced_way_that_is_closed_says_what_is_missing() -> None:
+    with pytest.raises(UsageError, match="the engine has no NVIDIA runtime"):
+        choose(facts(), "runtime")
+    with pytest.raises(UsageError, match="no CDI device"):
+        choose(facts(), "cdi")
+    with pytest.raises(UsageError, match=r"libcuda\.so\.1"):
+        choose(facts(driver_files={}), "devices")
+
+
+def test_of_several_gpus_the_one_with_most_free_memory_or_the_named_one() -> None:
+    several = facts(gpus=GPUS)
+    chosen = {force: choose(several, force) for force in (None, "0", "1", "GPU-11111111")}
+    assert [access.gpu.index if access else None for access in chosen.values()] == [1, 0, 1, 0]
+    with pytest.raises(UsageError, match="0 = GPU-11111111"):
+        choose(several, "7")
+    with pytest.raises(UsageError, match="not one of"):
+        choose(several, "GPU")
+
+
+def test_plain_devices_bring_the_drivers_own_files_only() -> None:
+    access = choose(facts(gpus=GPUS), "1")
+    assert access is not None
+    assert access.devices == ("/dev/nvidia1", "/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools")
+    assert dict(access.mounts) == {
+        FILES["libcuda.so.1"]: "/usr/local/nvidia/lib64/libcuda.so.1",
+        FILES["nvidia-smi"]: "/usr/bin/nvidia-smi",
+    }
+    assert access.library_path == "/usr/local/nvidia/lib64"
+    assert access.device_requests == ()
+
+
+def test_requests_name_one_gpu() -> None:
+    runtime = choose(facts(runtimes=("nvidia",)))
+    assert runtime is not None
+    assert runtime.device_requests[0]["DeviceIDs"] == [GPUS[0].uuid]
+    cdi = choose(facts(gpus=GPUS, cdi_devices=("nvidia.com/gpu=0", "nvidia.com/gpu=1", "nvidia.com/gpu=all")), "cdi")
+    assert cdi is not None
+    assert cdi.device_requests == ({"Driver": "cdi", "DeviceIDs": ["nvidia.com/gpu=1"]},)
+
+
+def test_driver_files_come_from_the_folder_of_libcuda_alone(tmp_path: Path) -> None:
+    driver, other = tmp_path / "driver", tmp_path / "other"
+    for folder, names in (
+        (
+            driver,
+            (
+                "libcuda.so.1",
+                "libcuda.so.580.159.04",
+                "libnvidia-ml.so.1",
+                "libnvidia-ptxjitcompiler.so.1",
+                "libc.so.6",
+            ),
+        ),
+        (other, ("libcuda.so.1", "libnvidia-nvvm.so.4")),
+    ):
+        folder.mkdir()
+        for name in names:
+            (folder / name).touch()
+    ldconfig = f"1 libs\n\tlibcuda.so.1 (libc6,x86-64) => {driver}/libcuda.so.1\n"
+    found = driver_files(ldconfig, (str(other),))
+    assert {name for name in found if name != "nvidia-smi"} == {
+        "libcuda.so.1",
+        "libcuda.so.580.159.04",
+        "libnvidia-ml.so.1",
+        "libnvidia-ptxjitcompiler.so.1",
+    }
+    assert found["libcuda.so.1"] == str(driver / "libcuda.so.1")
+    assert driver_files("", (str(other),))["libcuda.so.1"] == str(other / "libcuda.so.1")
+    assert driver_files("", (str(tmp_path / "none"),)) == {}
+
+
+@pytest.mark.parametrize(
+    "name", ["libcudart.so.12", "libcublas.so.12", "libnvidia-glcore.so.580", "libnvJitLink.so.12"]
+)
+def test_no_library_of_a_toolkit_or_of_graphics_is_taken_for_the_drivers(name: str) -> None:
+    assert not DRIVER_LIBRARY.match(name)
+
+
+CDI_YAML = """\
+cdiVersion: 0.5.0
+containerEdits:
+  deviceNodes:
+  - path: /dev/nvidiactl
+  hooks:
+  - args:
+    - nvidia-ctk
+    hookName: createContainer
+devices:
+- containerEdits:
+    deviceNodes:
+    - path: /dev/nvidia0
+  name: "0"
+- containerEdits:
+    deviceNodes:
+    - path: /dev/nvidia0
+  name: all
+kind: nvidia.com/gpu
+"""
+
+
+def test_cdi_specifications_name_their_devices() -> None:
+    assert cdi_names(CDI_YAML) == ["nvidia.com/gpu=0", "nvidia.com/gpu=all"]
+    assert cdi_names('{"kind": "nvidia.com/gpu", "devices": [{"name": "GPU-1"}]}') == ["nvidia.com/gpu=GPU-1"]
+    assert cdi_names('{"kind": "vendor.com/net", "devices": [{"name": "x"}]}') == []
+    assert cdi_names("kind: vendor.com/net\ndevices:\n- name: x\n") == []

@@ -1,0 +1,175 @@
+"""BuildKit's progress: decoded, turned into events and a log, and the failed step found."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from assay.engine.build import failure
+from assay.engine.classic import ClassicProgress
+from assay.engine.events import BuildEvent
+from assay.engine.progress import Progress
+from assay.engine.trace import Trace, Vertex, VertexLog, VertexStatus, decode
+from assay.errors import AssayError, BuildFailed, EngineError, IngredientError
+
+# The answer of Docker Engine 20.10.24 to a build of two steps, the second of which prints two lines and exits with 3.
+RECORDED = Path(__file__).parent / "data" / "buildkit-failed-step.jsonl"
+DOCKERFILE = "# part: base\nFROM assay-engine-test/tiny\n# part: torch\nRUN echo one; echo two >&2; exit 3\n"
+
+
+def recorded() -> list[Trace]:
+    messages = [json.loads(line) for line in RECORDED.read_text(encoding="utf-8").splitlines()]
+    return [decode(base64.b64decode(entry["aux"])) for entry in messages if entry.get("id") == "moby.buildkit.trace"]
+
+
+def progress_of(traces: list[Trace]) -> tuple[Progress, list[BuildEvent], str]:
+    events: list[BuildEvent] = []
+    log = io.StringIO()
+    progress = Progress(events.append, log)
+    for trace in traces:
+        progress.feed(trace)
+    return progress, events, log.getvalue()
+
+
+def test_a_recorded_build_is_decoded() -> None:
+    vertexes = [vertex for trace in recorded() for vertex in trace.vertexes]
+    assert {vertex.name for vertex in vertexes} >= {
+        "[internal] load remote build context",
+        "[2/2] RUN echo one; echo two >&2; exit 3",
+    }
+    assert all(vertex.started is None or vertex.started > 1.7e9 for vertex in vertexes)
+    assert b"".join(log.message for trace in recorded() for log in trace.logs) == b"one\ntwo\n"
+
+
+def test_the_failed_step_is_found_with_its_lines() -> None:
+    progress, events, log = progress_of(recorded())
+    assert progress.failed is not None
+    assert progress.failed.name == "[2/2] RUN echo one; echo two >&2; exit 3"
+    assert list(progress.failed.tail) == ["one", "two"]
+    assert [event.status for event in events if "exit 3" in event.step][-1] == "error"
+    assert "exit code: 3" in log
+    assert progress.running == []
+
+
+def vertex(name: str, **values: object) -> Vertex:
+    return Vertex(digest=f"sha256:{name}", name=name, **values)  # type: ignore[arg-type]
+
+
+def test_the_step_that_failed_first_counts_not_those_stopped_because_of_it() -> None:
+    progress, _, _ = progress_of(
+        [
+            Trace(vertexes=(vertex("slow", started=1.0), vertex("quick", started=1.0))),
+            Trace(vertexes=(vertex("slow", started=1.0, completed=2.0, error="process: context canceled"),)),
+            Trace(vertexes=(vertex("quick", started=1.0, completed=2.0, error="exit code: 5"),)),
+        ]
+    )
+    assert progress.failed is not None
+    assert progress.failed.name == "quick"
+
+
+def test_a_step_that_was_looked_up_in_the_cache_first_may_still_fail() -> None:
+    progress, events, _ = progress_of(
+        [
+            Trace(vertexes=(vertex("run", started=1.0, completed=1.1),)),
+            Trace(vertexes=(vertex("run", started=2.0),)),
+            Trace(vertexes=(vertex("run", started=2.0, completed=5.0, error="exit code: 1"),)),
+        ]
+    )
+    assert progress.failed is not None
+    assert events[-1] == BuildEvent(step="run", status="error", seconds=3.0)
+
+
+def test_lines_cut_between_messages_are_joined_and_the_last_one_is_kept() -> None:
+    _, events, log = progress_of(
+        [
+            Trace(vertexes=(vertex("run", started=1.0),)),
+            Trace(logs=(VertexLog(vertex="sha256:run", timestamp=1.5, message=b"he"),)),
+            Trace(logs=(VertexLog(vertex="sha256:run", timestamp=2.0, message=b"llo\nlast"),)),
+            Trace(vertexes=(vertex("run", started=1.0, completed=3.0),)),
+        ]
+    )
+    assert [event.line for event in events if event.line] == ["hello", "last"]
+    assert "#1 1.000 hello\n#1 2.000 last\n#1 DONE 2.0s\n" in log
+
+
+def test_bytes_of_a_transfer_reach_the_event() -> None:
+    _, events, _ = progress_of(
+        [
+            Trace(vertexes=(vertex("pull", started=1.0),)),
+            Trace(statuses=(VertexStatus(id="layer", vertex="sha256:pull", current=5, total=10, timestamp=4.0),)),
+        ]
+    )
+    assert events[-1] == BuildEvent(
+        step="pull", status="progress", seconds=3.0, item="layer", current_bytes=5, total_bytes=10
+    )
+
+
+def test_unknown_fields_are_skipped_and_broken_bytes_are_refused() -> None:
+    known = b"\x0a\x07\x1a\x05hello"  # vertexes { name: "hello" }
+    unknown = b"\x22\x02hi" + b"\x78\x01" + b"\x7d\x00\x00\x00\x00"  # field 4 bytes, field 15 varint, field 15 fixed32
+    assert decode(unknown + known).vertexes == (Vertex(name="hello"),)
+    with pytest.raises(ValueError, match="past the end"):
+        decode(b"\x0a\xff\x01x")
+    with pytest.raises(ValueError, match="wire type"):
+        decode(b"\x0b")
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_either_decoded_or_refused(data: bytes) -> None:
+    try:
+        assert isinstance(decode(data), Trace)
+    except ValueError:
+        pass
+
+
+def test_the_classic_builders_text_becomes_the_same_events() -> None:
+    events: list[BuildEvent] = []
+    moments = iter(range(100))
+    progress = ClassicProgress(events.append, io.StringIO(), clock=lambda: float(next(moments)))
+    for text in (
+        "Step 1/2 : FROM x\n",
+        " ---> 0123456789ab\n",
+        "Step 2/2 : RUN y\n ---> Running in 42\n",
+        "pri",
+        "nted\n\x1b[91mred\x1b[0m\n",
+    ):
+        progress.feed({"stream": text})
+    progress.finish("non-zero code: 1")
+    assert [(event.step, event.status, event.line) for event in events] == [
+        ("Step 1/2 : FROM x", "started", None),
+        ("Step 1/2 : FROM x", "done", None),
+        ("Step 2/2 : RUN y", "started", None),
+        ("Step 2/2 : RUN y", "progress", "printed"),
+        ("Step 2/2 : RUN y", "progress", "red"),
+        ("Step 2/2 : RUN y", "error", None),
+    ]
+    assert list(progress.tail) == ["printed", "red"]
+
+
+@pytest.mark.parametrize(
+    ("step", "said", "tail", "kind"),
+    [
+        ("[2/2] RUN echo", "executor failed running [/bin/sh -c x]: exit code: 3", ["why"], BuildFailed),
+        ("[2/2] RUN echo", 'process "x" did not complete successfully: exit code: 1', ["[Errno 28] No space left on device"], EngineError),
+        ("[2/2] COPY a /b", '"/a" not found: not found', [], BuildFailed),
+        ("[2/2] RUN echo", "rpc error: code = Unavailable desc = transport is closing", [], EngineError),
+        ("[2/2] RUN echo 'transport is closing'", "process \"echo 'transport is closing'\": exit code: 1", [], BuildFailed),
+        ("exporting to image", "failed to register layer: write /x: no space left on device", [], EngineError),
+        ("[internal] load metadata for docker.io/library/none:1", "pull access denied", [], IngredientError),
+        ("[base 1/3] FROM docker.io/library/x@sha256:00", "failed to copy: EOF", [], IngredientError),
+        ("Step 1/2 : FROM none:1", "manifest unknown", [], IngredientError),
+        ("", "dockerfile parse error line 4: unknown instruction: RUNN", [], BuildFailed),
+    ],
+)  # fmt: skip
+def test_a_failure_is_laid_at_the_right_door(step: str, said: str, tail: list[str], kind: type[AssayError]) -> None:
+    error = failure(said, step=step, step_error=said if step else "", tail=tail, dockerfile_text=DOCKERFILE)
+    assert type(error) is kind
+    if isinstance(error, BuildFailed):
+        assert error.part == "torch"
+        assert error.log[-1] == said

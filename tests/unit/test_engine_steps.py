@@ -1,0 +1,91 @@
+"""Which part of a Dockerfile a build step belongs to."""
+
+from __future__ import annotations
+
+import pytest
+
+from assay.engine.steps import parse, part_of_line, part_of_step
+
+DOCKERFILE = """\
+# syntax is the engine's own
+ARG BASE=debian:bookworm
+# part: base
+FROM ${BASE} AS base
+ENV A=1
+RUN echo one \\
+    # a comment inside
+    && echo $A
+
+# part: torch
+FROM base AS torch
+WORKDIR /opt
+RUN --mount=type=cache,target=/cache \\
+    install torch
+RUN true
+COPY <<EOF /etc/file
+RUN not an instruction
+# part: not-a-part
+EOF
+# part: flash-attn
+RUN true
+# part: runtime
+FROM torch
+COPY --from=base /a \\
+     /b
+RUN echo last
+"""
+
+
+@pytest.mark.parametrize(
+    ("step", "part"),
+    [
+        ("[base 1/2] FROM docker.io/library/debian:bookworm", "base"),
+        ("[base 2/2] RUN echo one     && echo 1", "base"),  # the variable is shown expanded: the position tells
+        ("[torch 1/5] WORKDIR /opt", "torch"),
+        ("[torch 2/5] RUN --mount=type=cache,target=/cache     install torch", "torch"),
+        ("[torch 3/5] RUN true", "torch"),  # the same text twice in one stage: the position tells
+        ("[torch 5/5] RUN true", "flash-attn"),
+        ("[stage-2 1/2] COPY --from=base /a      /b", "runtime"),
+        ("[stage-2 2/2] RUN echo last", "runtime"),
+        ("[linux/amd64 torch 1/5] WORKDIR /opt", "torch"),
+        ("Step 6/12 : WORKDIR /opt", "torch"),
+        ("[internal] load metadata for docker.io/library/debian:bookworm", "unknown"),
+        ("[torch 99/99] RUN gone", "unknown"),
+        ("exporting to image", "unknown"),
+    ],
+)
+def test_a_step_leads_to_its_part(step: str, part: str) -> None:
+    assert part_of_step(DOCKERFILE, step) == part
+
+
+def test_a_single_unnamed_stage_has_steps_without_a_stage_name() -> None:
+    text = "ARG X\n# part: a\nFROM scratch\nCOPY x /x\n# part: b\nRUN true\n"
+    assert part_of_step(text, "[1/2] COPY x /x") == "a"
+    assert part_of_step(text, "[2/2] RUN true") == "b"
+
+
+def test_lines_belong_to_the_mark_above_them() -> None:
+    assert [part_of_line("FROM x\n# part: a\nRUN 1\n#part: b\nRUN 2\n", line) for line in (1, 3, 5)] == [
+        "unknown",
+        "a",
+        "b",
+    ]
+
+
+def test_instructions_carry_their_first_line_and_their_stage() -> None:
+    found = [(entry.line, entry.stage, entry.keyword) for entry in parse(DOCKERFILE)]
+    assert found == [
+        (2, "", "ARG"),
+        (4, "base", "FROM"),
+        (5, "base", "ENV"),
+        (6, "base", "RUN"),
+        (11, "torch", "FROM"),
+        (12, "torch", "WORKDIR"),
+        (13, "torch", "RUN"),
+        (15, "torch", "RUN"),
+        (16, "torch", "COPY"),
+        (21, "torch", "RUN"),
+        (23, "stage-2", "FROM"),
+        (24, "stage-2", "COPY"),
+        (26, "stage-2", "RUN"),
+    ]
