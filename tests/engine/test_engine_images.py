@@ -73,7 +73,7 @@ def test_an_import_that_is_no_tar_is_refused(engine: Engine, name: str) -> None:
 
 
 def test_a_pull_without_a_registry_says_what_could_not_be_had(engine: Engine) -> None:
-    with pytest.raises(IngredientError, match="127.0.0.1:1/none:1 could not be pulled"):
+    with pytest.raises(IngredientError, match=r"127\.0\.0\.1:1/none:1 could not be pulled"):
         engine.pull("127.0.0.1:1/none:1")
 
 

@@ -63,7 +63,7 @@ def test_a_named_engine_that_does_not_answer_is_not_replaced(monkeypatch: pytest
 def test_no_engine_and_no_root_gives_the_command_to_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setattr("shutil.which", lambda name, **_: f"/usr/bin/{name}" if name == "apt-get" else None)
-    with pytest.raises(EngineError, match="sudo apt-get install -y docker.io && sudo usermod -aG docker") as caught:
+    with pytest.raises(EngineError, match=r"sudo apt-get install -y docker\.io && sudo usermod -aG docker") as caught:
         find.find(start=True, say=lambda line: None)
     assert caught.value.code is ExitCode.INCONCLUSIVE
     assert "No such file or directory" in str(caught.value)

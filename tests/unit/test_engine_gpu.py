@@ -17,6 +17,12 @@ SMI = """\
 """
 GPUS = parse_smi(SMI, {})
 NODES = ("/dev/nvidia0", "/dev/nvidia1", "/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools")
+DRIVER_FILES = (
+    "libcuda.so.1",
+    "libcuda.so.580.159.04",
+    "libnvidia-ml.so.1",
+    "libnvidia-ptxjitcompiler.so.1",
+)
 FILES = {"libcuda.so.1": "/usr/local/nvidia/lib64/libcuda.so.1", "nvidia-smi": "/usr/local/nvidia/bin/nvidia-smi"}
 
 
@@ -105,16 +111,7 @@ def test_requests_name_one_gpu() -> None:
 def test_driver_files_come_from_the_folder_of_libcuda_alone(tmp_path: Path) -> None:
     driver, other = tmp_path / "driver", tmp_path / "other"
     for folder, names in (
-        (
-            driver,
-            (
-                "libcuda.so.1",
-                "libcuda.so.580.159.04",
-                "libnvidia-ml.so.1",
-                "libnvidia-ptxjitcompiler.so.1",
-                "libc.so.6",
-            ),
-        ),
+        (driver, (*DRIVER_FILES, "libc.so.6", "libcudart.so.12")),
         (other, ("libcuda.so.1", "libnvidia-nvvm.so.4")),
     ):
         folder.mkdir()
@@ -122,12 +119,7 @@ def test_driver_files_come_from_the_folder_of_libcuda_alone(tmp_path: Path) -> N
             (folder / name).touch()
     ldconfig = f"1 libs\n\tlibcuda.so.1 (libc6,x86-64) => {driver}/libcuda.so.1\n"
     found = driver_files(ldconfig, (str(other),))
-    assert {name for name in found if name != "nvidia-smi"} == {
-        "libcuda.so.1",
-        "libcuda.so.580.159.04",
-        "libnvidia-ml.so.1",
-        "libnvidia-ptxjitcompiler.so.1",
-    }
+    assert {name for name in found if name != "nvidia-smi"} == set(DRIVER_FILES)
     assert found["libcuda.so.1"] == str(driver / "libcuda.so.1")
     assert driver_files("", (str(other),))["libcuda.so.1"] == str(other / "libcuda.so.1")
     assert driver_files("", (str(tmp_path / "none"),)) == {}

@@ -123,9 +123,10 @@ def test_unknown_fields_are_skipped_and_broken_bytes_are_refused() -> None:
 @given(st.binary(max_size=200))
 def test_any_bytes_are_either_decoded_or_refused(data: bytes) -> None:
     try:
-        assert isinstance(decode(data), Trace)
+        decoded = decode(data)
     except ValueError:
-        pass
+        return
+    assert isinstance(decoded, Trace)
 
 
 def test_the_classic_builders_text_becomes_the_same_events() -> None:
@@ -156,10 +157,10 @@ def test_the_classic_builders_text_becomes_the_same_events() -> None:
     ("step", "said", "tail", "kind"),
     [
         ("[2/2] RUN echo", "executor failed running [/bin/sh -c x]: exit code: 3", ["why"], BuildFailed),
-        ("[2/2] RUN echo", 'process "x" did not complete successfully: exit code: 1', ["[Errno 28] No space left on device"], EngineError),
+        ("[2/2] RUN echo", 'process "x" did not complete: exit code: 1', ["[Errno 28] No space left on device"], EngineError),
         ("[2/2] COPY a /b", '"/a" not found: not found', [], BuildFailed),
         ("[2/2] RUN echo", "rpc error: code = Unavailable desc = transport is closing", [], EngineError),
-        ("[2/2] RUN echo 'transport is closing'", "process \"echo 'transport is closing'\": exit code: 1", [], BuildFailed),
+        ("[2/2] RUN transport is closing", 'process "transport is closing": exit code: 1', [], BuildFailed),
         ("exporting to image", "failed to register layer: write /x: no space left on device", [], EngineError),
         ("[internal] load metadata for docker.io/library/none:1", "pull access denied", [], IngredientError),
         ("[base 1/3] FROM docker.io/library/x@sha256:00", "failed to copy: EOF", [], IngredientError),
