@@ -58,7 +58,7 @@ REPORT = Report(
 
 def text_of(report: Report, width: int = 160) -> str:
     console = Console(width=width, record=True, file=io.StringIO())
-    console.print(table(report))
+    console.print(table(report, width))
     return console.export_text()
 
 
@@ -179,3 +179,11 @@ def test_one_line_keeps_both_ends():
     assert len(line) == 40
     assert line.startswith("xxx")
     assert line.endswith("the end")
+
+
+def test_a_narrow_terminal_gets_the_reasons_below_the_table():
+    text = text_of(REPORT, width=80)
+    head = next(line for line in text.splitlines() if "expected" in line and "row" in line)
+    assert "checks s" in head
+    assert "root failure" not in head
+    assert "cu120-on-library-path: torch.import: ImportError" in text

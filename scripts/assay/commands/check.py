@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import argparse
 
-from rich.console import Console
-
 from assay.commands.common import add_judging_options, add_matrix_options, read_matrix
 from assay.commands.matrix import interruptible
 from assay.errors import ExitCode, UsageError
 from assay.progress import View
-from assay.report.table import table
+from assay.report.table import console, table
 from assay.workflow import Settings, check_image
 
 CODES = {
@@ -40,5 +38,6 @@ def run(args: argparse.Namespace) -> ExitCode:
     view = View([row.id])
     with interruptible() as cancel:
         report = check_image(args.image, matrix, row, Settings.from_arguments(args), view=view, cancel=cancel)
-    Console().print(table(report))
+    screen = console()
+    screen.print(table(report, screen.width))
     return ExitCode.INTERRUPTED if cancel.is_set() else CODES[report.rows[0].verdict]

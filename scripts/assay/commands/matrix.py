@@ -14,13 +14,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from rich.console import Console
-
 from assay.commands.common import add_judging_options, add_matrix_options, read_matrix
 from assay.commands.report import exit_code
 from assay.errors import ExitCode, UsageError
 from assay.progress import View
-from assay.report.table import table
+from assay.report.table import console, table
 from assay.workflow import Settings, run_matrix
 
 
@@ -46,7 +44,8 @@ def run(args: argparse.Namespace) -> ExitCode:
     view = View([row.id for row in rows])
     with interruptible() as cancel:
         report = run_matrix(matrix, rows, settings, view=view, cancel=cancel)
-    Console().print(table(report))
+    screen = console()
+    screen.print(table(report, screen.width))
     print(f"report: {args.out}/report.html, {args.out}/report.json", file=sys.stderr)
     return ExitCode.INTERRUPTED if cancel.is_set() else exit_code(report)
 

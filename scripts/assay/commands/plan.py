@@ -12,13 +12,14 @@ from dataclasses import asdict
 from typing import Any
 
 from rich import box
-from rich.console import Console
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from assay.commands.common import add_matrix_options, read_matrix
 from assay.errors import ExitCode
 from assay.matrix.row import Row
+from assay.report.table import console
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,9 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> ExitCode:
     """Print the plan."""
     _, rows = read_matrix(args)
-    console = Console()
     if args.format == "table":
-        console.print(_table(rows))
+        console().print(_table(rows))
     else:
         plan: Any = github(rows) if args.format == "github" else [asdict(row) for row in rows]
         print(json.dumps(plan, indent=None if args.format == "github" else 2, default=str))
@@ -59,20 +59,20 @@ def github(rows: Sequence[Row]) -> dict[str, list[dict[str, Any]]]:
     }
 
 
-def _table(rows: Sequence[Row]) -> Table:
+def _table(rows: Sequence[Row]) -> RenderableType:
     grid = Table(box=box.SIMPLE_HEAD)
     for title in ("row", "base", "CUDA", "toolkit", "torch", "flash-attn", "expected"):
-        grid.add_column(title)
+        grid.add_column(title, overflow="fold")
     for row in rows:
-        reasons = "".join(f"\n  {reason.check}: {reason.matches}" for reason in row.because)
         cells = (
             row.id,
             row.base,
             row.cuda,
-            row.toolkit + (", on LD_LIBRARY_PATH" if row.library_path == "toolkit" else ""),
+            row.toolkit + ("+path" if row.library_path == "toolkit" else ""),
             row.torch,
-            f"{row.flash_attn.version} ({row.flash_attn.source})",
-            row.expect + reasons,
+            f"{row.flash_attn.version} {row.flash_attn.source}",
+            row.expect,
         )
         grid.add_row(*(Text(cell) for cell in cells))
-    return grid
+    reasons = [Text(f"{row.id}: {one.check} matching {one.matches}") for row in rows for one in row.because]
+    return Group(grid, Text("reasons for which rows must be rejected:"), *reasons) if reasons else grid

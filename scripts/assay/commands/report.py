@@ -11,15 +11,13 @@ import shutil
 import sys
 from pathlib import Path
 
-from rich.console import Console
-
 from assay import verdict
 from assay.commands.common import add_matrix_options, read_matrix
 from assay.commands.diff import report_path
 from assay.errors import ExitCode, UsageError
 from assay.report import write
 from assay.report.model import Report, merge, read
-from assay.report.table import table
+from assay.report.table import console, table
 from assay.verdict import Verdict
 
 
@@ -49,7 +47,8 @@ def run(args: argparse.Namespace) -> ExitCode:
         write(report, args.out)
     else:
         report = read(report_path(args.out))
-    Console().print(table(report))
+    screen = console()
+    screen.print(table(report, screen.width))
     for row_id in missing:
         print(f"assay: row {row_id} is in none of the reports", file=sys.stderr)
     code = exit_code(report)

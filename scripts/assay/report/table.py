@@ -3,41 +3,54 @@
 from __future__ import annotations
 
 from rich import box
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from assay.report.model import Report, RowReport
 
 VERDICT_STYLE = {"certified": "bold green", "rejected": "bold red", "inconclusive": "bold yellow"}
+# Narrower than this, the reasons get lines of their own: beside the other columns they would be a word wide.
+WIDE = 120
+# A log file has no width; lines of this one hold a reason, and fit the log viewers of CI services.
+LOG_WIDTH = 160
 
 
-def table(report: Report) -> RenderableType:
-    """Return the report as a table: row, expected, verdict, root failure with its evidence, image, seconds."""
-    grid = Table(box=box.SIMPLE_HEAD, expand=True)
+def console() -> Console:
+    """Return the console for results: as wide as the terminal, or wide enough for a reason in a log."""
+    plain = Console()
+    return plain if plain.is_terminal else Console(width=LOG_WIDTH)
+
+
+def table(report: Report, width: int = WIDE) -> RenderableType:
+    """Return the report as a table: row, expected, verdict, root failure with its evidence, image, seconds.
+
+    width: columns of the place where it will be shown.
+    """
+    wide = width >= WIDE
+    grid = Table(box=box.SIMPLE_HEAD, expand=wide, pad_edge=False)
     grid.add_column("row", no_wrap=True)
     grid.add_column("expected", no_wrap=True)
-    grid.add_column("verdict", no_wrap=True)
-    grid.add_column("root failure, evidence", ratio=1)
+    grid.add_column("verdict")
+    if wide:
+        grid.add_column("root failure: evidence", ratio=1)
     grid.add_column("image", no_wrap=True)
     grid.add_column("build s", justify="right", no_wrap=True)
     grid.add_column("checks s", justify="right", no_wrap=True)
+    below: list[Text] = []
     for row in report.rows:
-        verdict = Text(row.verdict, style=VERDICT_STYLE[row.verdict])
-        if not row.as_expected:
-            verdict.append(" (not as expected)", style="bold red")
-        if row.cached:
-            verdict.append(" cached", style="dim")
+        reasons = _reasons(row)
         grid.add_row(
             Text(row.id),
             Text(row.expect),
-            verdict,
-            _reason(row),
+            _verdict(row),
+            *([Text("\n".join(reasons))] if wide else []),
             Text(row.image.id.removeprefix("sha256:")[:12] if row.image else "none"),
             Text(f"{row.build_seconds:.0f}"),
             Text(f"{row.check_seconds:.0f}"),
         )
-    return Group(grid, Text(_summary(report)))
+        below += [] if wide else [Text(f"{row.id}: {reason}") for reason in reasons]
+    return Group(grid, *below, Text(_summary(report)))
 
 
 def one_line(text: str, limit: int = 160) -> str:
@@ -60,15 +73,20 @@ def human_bytes(count: int) -> str:
     return f"{size:.2f} GB"
 
 
-def _reason(row: RowReport) -> Text:
-    if row.verdict == "inconclusive":
-        return Text(one_line(row.why))
-    if not row.root_failures:
-        return Text("" if row.as_expected else row.why)
-    lines = [f"{finding.check}: {one_line(finding.evidence or finding.measured)}" for finding in row.root_failures]
+def _verdict(row: RowReport) -> Text:
+    verdict = Text(row.verdict, style=VERDICT_STYLE[row.verdict])
     if not row.as_expected:
-        lines.append(row.why)
-    return Text("\n".join(lines))
+        verdict.append(" (not as expected)", style="bold red")
+    if row.cached:
+        verdict.append(" cached", style="dim")
+    return verdict
+
+
+def _reasons(row: RowReport) -> list[str]:
+    if row.verdict == "inconclusive":
+        return [one_line(row.why)]
+    lines = [f"{failure.check}: {one_line(failure.evidence or failure.measured)}" for failure in row.root_failures]
+    return lines if row.as_expected else [*lines, row.why]
 
 
 def _summary(report: Report) -> str:
