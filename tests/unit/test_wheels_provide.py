@@ -119,3 +119,17 @@ def test_lookup_answers_nothing_where_something_would_be_fetched_or_built_first(
     row = asked(url="http://127.0.0.1:9/x.whl", sha256="0" * 64)
     assert wheels.lookup(row, wheelhouses=[]) is None
     assert wheels.lookup(ROW, wheelhouses=[]) is None
+
+
+def test_a_state_folder_that_cannot_be_written_is_named(tmp_path: Path, state: Path) -> None:
+    state.write_text("a file where the folder should be")
+    row = asked(source="release", url="http://127.0.0.1:9/x.whl", sha256="0" * 64)
+    with pytest.raises(IngredientError, match=f"cannot keep the wheel in {state}/wheelhouse.*ASSAY_STATE"):
+        wheels.provide(
+            row,
+            engine=object(),  # type: ignore[arg-type] - a release needs none, but says that fetching is allowed
+            wheelhouses=[],
+            network=None,  # type: ignore[arg-type]
+            out=tmp_path,
+            on_event=lambda _event: None,
+        )

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from wheel_factory import NEW_ABI, fatbin, kernel_names, shared_object, wheel
 
-from assay.errors import AssayError, IngredientError
+from assay.errors import Cancelled, IngredientError
 from assay.matrix.row import FlashAttn
 from assay.wheels import wheel as wheel_file
 from assay.wheels.wheelhouse import Store, Target, choose, misfits
@@ -160,7 +160,7 @@ def test_waiting_ends_when_the_run_is_cancelled(tmp_path: Path) -> None:
     cancel.set()
     with (
         store.making("key", on_wait=pytest.fail),
-        pytest.raises(AssayError, match="cancelled"),
+        pytest.raises(Cancelled, match="cancelled"),
         store.making("key", on_wait=lambda: None, cancel=cancel),
     ):
         pytest.fail("two held the same key")

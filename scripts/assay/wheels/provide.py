@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from assay import paths, releases
 from assay.engine.events import BuildEvent, OnEvent
-from assay.errors import IngredientError
+from assay.errors import Cancelled, IngredientError
 from assay.files import write_json
 from assay.matrix.row import Row
 from assay.wheels import lean, release
@@ -122,7 +122,13 @@ def _first(request: Request) -> Wheel | None:
     ways = WAYS[request.row.flash_attn.source]
     reasons: list[str] = []
     for way in ways:
-        wheel, why = way(request)
+        try:
+            wheel, why = way(request)
+        except OSError as error:  # disk full, folder not writable
+            raise IngredientError(
+                f"row {request.row.id}: cannot keep the wheel in {request.store.root}: {error}. "
+                "Make room there, or set ASSAY_STATE to another folder"
+            ) from error
         if wheel is not None:
             request.say(f"{wheel.path.name} from {wheel.source}, sha256 {wheel.sha256}")
             return wheel
@@ -158,6 +164,8 @@ def _from_release(request: Request) -> Answer:
     started = time.monotonic()
 
     def on_progress(current: int, total: int) -> None:
+        if request.cancel is not None and request.cancel.is_set():
+            raise Cancelled("cancelled while a wheel was being downloaded")
         seconds = time.monotonic() - started
         request.on_event(
             BuildEvent(

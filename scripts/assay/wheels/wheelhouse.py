@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from assay import files
-from assay.errors import AssayError, IngredientError
+from assay.errors import Cancelled, IngredientError
 from assay.matrix.row import FlashAttn
 from assay.releases import runs_on
 from assay.wheels import wheel as wheel_file
@@ -201,6 +201,7 @@ class Store:
                 {**record, "key": key, "filename": path.name, "sha256": wheel.sha256, "files": dict(wheel.files)},
             )
             partial.chmod(0o755)
+            shutil.rmtree(self.root / key, ignore_errors=True)  # what `get` found to be no wheel
             partial.rename(self.root / key)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
@@ -212,7 +213,7 @@ class Store:
         """Hold a key while its wheel is made; whoever comes second waits here and finds the wheel made.
 
         on_wait is called once when there is somebody to wait for. The kernel drops the lock when the process ends.
-        Raises AssayError when `cancel` is set while waiting.
+        Raises Cancelled when `cancel` is set while waiting.
         """
         self.root.mkdir(parents=True, exist_ok=True)
         with (self.root / f"{key}.lock").open("a", encoding="ascii") as file:
@@ -226,7 +227,7 @@ class Store:
                         on_wait()
                         waiting = True
                     if cancel is not None and cancel.wait(LOCK_POLL_SECONDS):
-                        raise AssayError(f"cancelled while another run made the wheel {key[:12]}") from None
+                        raise Cancelled(f"cancelled while another run made the wheel {key[:12]}") from None
                     if cancel is None:
                         time.sleep(LOCK_POLL_SECONDS)
             yield
