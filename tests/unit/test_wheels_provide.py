@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import threading
 from dataclasses import replace
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ from assay import wheels
 from assay.engine.events import BuildEvent
 from assay.errors import IngredientError
 from assay.matrix.row import FlashAttn, Row
+from assay.network import NetworkSettings
 from assay.wheels import lean
 from assay.wheels import wheel as wheel_file
 from assay.wheels.wheelhouse import Store
@@ -108,6 +112,30 @@ def test_a_release_that_was_fetched_before_is_not_fetched_again(tmp_path: Path, 
     got, _ = provide(row, [], tmp_path)
     assert got is not None
     assert (got.source, got.sha256) == ("release", sha256)
+
+
+def test_a_release_is_fetched_verified_and_kept(tmp_path: Path, state: Path) -> None:
+    made = wheel(tmp_path / "served", version="2.8.3+cu12torch2.4cxx11abiFALSE")
+    sha256 = wheel_file.file_sha256(made)
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(made.parent))
+    told: list[BuildEvent] = []
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        row = asked(url=f"http://127.0.0.1:{server.server_port}/{made.name.replace('+', '%2B')}", sha256=sha256)
+        got = wheels.provide(
+            row,
+            engine=object(),  # type: ignore[arg-type] - a release needs none, but that it is there allows fetching
+            wheelhouses=[],
+            network=NetworkSettings(),
+            out=tmp_path,
+            on_event=told.append,
+        )
+        server.shutdown()
+    assert got is not None
+    assert (got.source, got.sha256, got.path.parent) == ("release", sha256, state / "wheelhouse" / sha256)
+    assert got.record["url"] == row.flash_attn.url
+    assert any(event.current_bytes == event.total_bytes == made.stat().st_size for event in told)
+    assert wheels.lookup(row, wheelhouses=[]) == got
 
 
 def test_a_release_without_its_hash_is_refused(tmp_path: Path) -> None:

@@ -161,6 +161,7 @@ def _from_release(request: Request) -> Answer:
     kept = request.store.get(key, source="release")
     if kept is not None or request.engine is None:
         return kept, ()
+    ca_bundle = request.network.ca_bundle if request.network else None
     started = time.monotonic()
 
     def on_progress(current: int, total: int) -> None:
@@ -174,7 +175,7 @@ def _from_release(request: Request) -> Answer:
         )
 
     with request.store.making(key, on_wait=_waiting(request), cancel=request.cancel):
-        release.download(asked.url, asked.sha256, path, on_progress=on_progress)
+        release.download(asked.url, asked.sha256, path, on_progress=on_progress, ca_bundle=ca_bundle)
     write_json(wheel_file.record_path(path), {"sha256": asked.sha256, "url": asked.url})
     return wheel_file.read(path, source="release"), ()
 

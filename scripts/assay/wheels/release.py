@@ -40,7 +40,7 @@ def download(
     to: Path,
     *,
     on_progress: Progress,
-    session: requests.Session | None = None,
+    ca_bundle: Path | None = None,
     pauses: tuple[float, ...] = PAUSES_SECONDS,
 ) -> Path:
     """Download `url` to the file `to` and return `to`; it is there only when its sha256 is the one asked for.
@@ -49,13 +49,15 @@ def download(
     is wrong after a resumed transfer gets one more try from the first byte: the server's file may have changed
     in between.
 
+    ca_bundle: whom to trust; None for what requests trusts. pauses: seconds between one try and the next.
     Raises IngredientError when the server refuses, cannot be reached after all tries, or sends another file.
     """
     if to.exists() and file_sha256(to) == sha256:
         return to
     to.parent.mkdir(parents=True, exist_ok=True)
     partial = to.with_name(to.name + ".part")
-    with session or requests.Session() as http:
+    with requests.Session() as http:
+        http.verify = str(ca_bundle) if ca_bundle else True
         resumed = partial.exists() and partial.stat().st_size > 0
         _fetch_all(http, url, partial, on_progress, pauses)
         got = file_sha256(partial)
