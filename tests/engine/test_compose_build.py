@@ -5,8 +5,11 @@ The rows here leave torch out, so that a test takes seconds; the default matrix 
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import secrets
+import shutil
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -119,6 +122,20 @@ def test_the_base_knows_nothing_of_this_machine(
         assert content != bundle, name
     assert "etc/debian_version" in names
     assert not names & {"etc/resolv.conf", "etc/hostname", "etc/apt/apt.conf.d/99mmdebstrap", "etc/apt/sources.list"}
+
+
+def test_a_base_made_again_is_the_same(
+    engine: Engine, debian: base.BaseImage, network: NetworkSettings, tmp_path: Path
+) -> None:
+    """Byte for byte, as long as the mirror holds the same packages."""
+    program = shutil.which("mmdebstrap")
+    image = engine.inspect(debian.ref)
+    if not program or os.geteuid() != 0 or image.labels.get("io.assay.base.recipe") != base.recipe():
+        pytest.skip("the engine's base was not made here")
+    archive = tmp_path / "base.tar"
+    base.make(program, "bookworm", network.debian_sources("bookworm"), archive, network)
+    made = hashlib.sha256(archive.read_bytes()).hexdigest()
+    assert image.layers == (f"sha256:{made}",)
 
 
 def test_no_layer_holds_the_network_settings(

@@ -1,0 +1,116 @@
+"""Which base a row gets: the user's own, one made before, one made now, or a pulled one.
+
+The engine here is a dictionary: tagging `debian:bookworm` in a real one would change what everybody else builds on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import IO
+
+import pytest
+
+from assay import base
+from assay.engine.events import BuildEvent
+from assay.engine.images import Image
+from assay.errors import IngredientError
+from assay.network import NetworkSettings
+
+NOWHERE = NetworkSettings()  # no apt sources: nothing can be made
+
+
+def image(identifier: str, labels: dict[str, str] | None = None, digests: tuple[str, ...] = ()) -> Image:
+    return Image(id=identifier, tags=(), digests=digests, size=1, layers=(), labels=labels or {}, environment={})
+
+
+@dataclass
+class InMemoryEngine:
+    """As much of an engine as finding a base needs: names, and a registry with what can be pulled."""
+
+    names: dict[str, Image] = field(default_factory=dict)
+    registry: dict[str, Image] = field(default_factory=dict)
+    supports_copy_link: bool = False
+
+    def find_image(self, reference: str) -> Image | None:
+        return self.names.get(reference)
+
+    def tag(self, identifier: str, reference: str) -> None:
+        self.names[reference] = next(held for held in self.names.values() if held.id == identifier)
+
+    def pull(self, reference: str) -> Image:
+        if reference not in self.registry:
+            raise IngredientError(f"image {reference} could not be pulled: no route")
+        self.names[reference] = self.registry[reference]
+        return self.registry[reference]
+
+    def import_tar(self, archive: IO[bytes], reference: str, changes: Sequence[str] = ()) -> Image:
+        raise AssertionError("nothing should be imported here")
+
+
+def ensure(engine: InMemoryEngine, ref: str = "debian:bookworm") -> tuple[base.BaseImage, str]:
+    said: list[BuildEvent] = []
+    found = base.ensure(engine, ref, NOWHERE, on_event=said.append)  # type: ignore[arg-type]
+    return found, "\n".join(event.line or "" for event in said)
+
+
+def test_one_made_before_is_used() -> None:
+    made = image("sha256:made", {"io.assay.base.recipe": base.recipe()})
+    found, said = ensure(InMemoryEngine({"assay/debian:bookworm": made}))
+    assert found == base.BaseImage(ref="assay/debian:bookworm", id="sha256:made", digest="sha256:made")
+    assert said == ""
+
+
+def test_the_users_own_goes_before_one_made_by_us() -> None:
+    made = image("sha256:made", {"io.assay.base.recipe": base.recipe()})
+    own = image("sha256:own", digests=("debian@sha256:registry",))
+    engine = InMemoryEngine({"assay/debian:bookworm": made, "debian:bookworm": own})
+    found, said = ensure(engine)
+    assert (found.id, found.digest) == ("sha256:own", "sha256:registry")
+    assert engine.names["assay/debian:bookworm"] is own
+    assert engine.names["debian:bookworm"] is own
+    assert "the engine holds debian:bookworm" in said
+    assert ensure(engine)[1] == "", "said once"
+
+
+def test_one_made_by_an_older_recipe_is_not_used() -> None:
+    engine = InMemoryEngine({"assay/debian:bookworm": image("sha256:old", {"io.assay.base.recipe": "other"})})
+    engine.registry["debian:bookworm"] = image("sha256:pulled")
+    assert ensure(engine)[0].id == "sha256:pulled"
+
+
+def test_where_none_can_be_made_it_is_pulled() -> None:
+    engine = InMemoryEngine(registry={"debian:bookworm": image("sha256:pulled")})
+    found, said = ensure(engine)
+    assert found.ref == "assay/debian:bookworm"
+    assert engine.names["assay/debian:bookworm"].id == "sha256:pulled"
+    assert "no Debian sources; pulling debian:bookworm instead" in said
+
+
+def test_where_nothing_works_both_reasons_are_told() -> None:
+    with pytest.raises(IngredientError, match=r"no Debian sources\. Pulling it failed too: .*no route"):
+        ensure(InMemoryEngine())
+
+
+def test_any_other_image_is_taken_as_it_is_or_pulled() -> None:
+    held = image("sha256:cuda", digests=("nvidia/cuda@sha256:abc",))
+    found, _ = ensure(
+        InMemoryEngine({"nvidia/cuda:12.1.1-devel-ubuntu22.04": held}), "nvidia/cuda:12.1.1-devel-ubuntu22.04"
+    )
+    assert found == base.BaseImage(ref="nvidia/cuda:12.1.1-devel-ubuntu22.04", id="sha256:cuda", digest="sha256:abc")
+    with pytest.raises(IngredientError, match=r"no-such:1 is not in the engine.*docker load"):
+        ensure(InMemoryEngine(), "no-such:1")
+
+
+def test_linked_layers_are_made_on_the_default_base() -> None:
+    engine = InMemoryEngine({"other:1": image("sha256:other")}, supports_copy_link=True)
+    engine.registry["debian:bookworm"] = image("sha256:pulled")
+    assert ensure(engine, "other:1")[0].id == "sha256:other"
+    assert engine.names[base.reference(base.DEFAULT)].id == "sha256:pulled"
+
+
+def test_without_mmdebstrap_and_root_the_command_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    with pytest.raises(IngredientError, match="sudo apt-get install -y --no-install-recommends mmdebstrap"):
+        base._mmdebstrap(lambda line: None)
