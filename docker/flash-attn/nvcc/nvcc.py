@@ -23,6 +23,11 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 
+OLD = 1_000_000_000  # seconds since 1970: September 2001
+
+MADE_FROM = "made-from.json"
+"""Says what a CUDA_HOME was made from: build.py keeps objects only for the same."""
+
 PROGRAMS = ("ptxas", "fatbinary", "cudafe++", "nvlink")
 
 # How nvcc finds its parts, relative to itself; same syntax as the file that NVIDIA ships beside it.
@@ -52,7 +57,10 @@ def main() -> None:
         command += ["--no-config", "--no-deps", "--only-binary", ":all:", "--link-mode", "copy"]
         command += ["--target", str(headers), "--require-hashes", "-r", str(HERE / compiler["headers"])]
         subprocess.run(command, check=True)
+        age(headers)
         sites.insert(0, headers)
+    asked.to.mkdir(parents=True, exist_ok=True)
+    (asked.to / MADE_FROM).write_text(made_from(compiler), encoding="utf-8")
     with tempfile.TemporaryDirectory() as scratch:
         package = download(compiler, asked.network, Path(scratch))
         unpacked = Path(scratch, "unpacked")
@@ -101,6 +109,23 @@ def narrowed(sources: Path, compiler: dict[str, Any]) -> str:
         if suite:
             lines.append(f"{before}{suite}{compiler['component']}\n")
     return "".join(lines)
+
+
+def made_from(compiler: dict[str, Any]) -> str:
+    """Return the compiler's entry with the lock of its headers, as JSON."""
+    lock = (HERE / compiler["headers"]).read_text(encoding="utf-8") if compiler["headers"] else None
+    return json.dumps({**compiler, "headers": lock}, sort_keys=True)
+
+
+def age(folder: Path) -> None:
+    """Give every file one old time.
+
+    A header that looks newer than the objects that an earlier build left would have them
+    all compiled again, though it is the same file by its hash.
+    """
+    for path in folder.rglob("*"):
+        if path.is_file():
+            os.utime(path, (OLD, OLD))
 
 
 def lay_out(deb_root: Path, target: Path, sites: Sequence[Path]) -> None:

@@ -9,6 +9,8 @@ says. What is compiled stays in the work folder, so that a build that broke off 
 from __future__ import annotations
 
 import argparse
+import hashlib
+import importlib.metadata
 import json
 import os
 import re
@@ -35,8 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Build the wheel; return 0, or what the failing build returned."""
     asked = parse(arguments)
     os.nice(10)  # a machine that compiles for minutes shall stay usable
-    source = unpack(asked.sdist, asked.work)
-    recipe = asked.work / "recipe.json"
+    work = asked.work / toolchain()
+    source = unpack(asked.sdist, work)
+    recipe = work / "recipe.json"
     recipe.write_text(
         json.dumps(
             {
@@ -77,6 +80,22 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def absolute(text: str) -> Path:
     """Read a path; the build runs in another folder."""
     return Path(text).absolute()
+
+
+def toolchain() -> str:
+    """Return a name for what objects depend on besides their sources: compilers, headers, torch and Python.
+
+    One work folder serves builds that differ in it; each keeps its objects in a folder of its own.
+    """
+    made_from = Path(os.environ["CUDA_HOME"], "made-from.json")  # written by nvcc.py
+    gcc = shutil.which("g++")
+    parts = (
+        made_from.read_text(encoding="utf-8") if made_from.exists() else "",
+        subprocess.run([gcc, "--version"], capture_output=True, text=True, check=True).stdout if gcc else "",
+        importlib.metadata.version("torch"),
+        sys.version,
+    )
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
 def unpack(sdist: Path, work: Path) -> Path:
