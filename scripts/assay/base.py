@@ -2,7 +2,7 @@
 
 `debian:bookworm` is bootstrapped with mmdebstrap from this machine's own apt sources, so that no image registry is
 needed. It gets a name of assay's own, `assay/debian:bookworm`: the name `debian:bookworm` stays free for the real one,
-and where the engine holds the real one, that is what rows are built on. Ours holds no apt sources, since they would name
+and where the engine holds the real one, that is what rows are built on. Ours holds no apt sources: they would name
 this machine's mirror: build steps mount them, and whoever derives an image from it brings their own.
 """
 

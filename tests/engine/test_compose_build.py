@@ -12,7 +12,7 @@ import secrets
 import shutil
 import tarfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -237,3 +237,45 @@ def test_the_nvidia_example_builds_on_a_stand_in(
             assert engine.inspect(image).labels["io.assay.base"] == row.base
     finally:
         engine.client.images.remove(row.base)
+
+
+def test_linked_layers_are_shared_by_rows_on_different_bases(
+    engine: Engine, debian: base.BaseImage, network: NetworkSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Torch's place is taken by one small package: how its layer is made and copied is the same."""
+    if not engine.supports_copy_link:
+        pytest.skip(f"Docker Engine {engine.version} does not know COPY --link")
+    docker = tmp_path / "docker"
+    shutil.copytree(CHECKOUT / "docker", docker)
+    (docker / "locks/torch-2.4.0-cu121/torch-py3.11.txt").write_text((docker / "locks/flash-attn.txt").read_text())
+    monkeypatch.setattr("assay.paths.docker_dir", lambda: docker)
+    layers, ids = [], []
+    with ExitStack() as stack:
+        for name in ("one", "two"):
+            other = tmp_path / name
+            other.mkdir()
+            (other / "Dockerfile").write_text(f"FROM {debian.ref}\nRUN echo {name} > /opt/{name}\n")
+            tag = f"assay-test/base-{name}-{secrets.token_hex(4)}:latest"
+            engine.build(
+                other,
+                tag=tag,
+                labels={},
+                network="host",
+                cancel=None,
+                on_event=lambda event: None,
+                log=tmp_path / "log",
+            )
+            stack.callback(engine.client.images.remove, tag, force=True)
+            row = Row(
+                id=name, expect="certify", base=tag, runtime="none", toolkit="none", flash_attn=FlashAttn(source="none")
+            )
+            image = stack.enter_context(built(row, engine, network, tmp_path / "out", link=True))
+            result = engine.run(image, ["python", "-c", "import einops; print(einops.__file__)"], timeout=60)
+            assert result.stdout_tail[-1].startswith("/opt/venv/lib/python3.11/site-packages/einops")
+            layers.append(engine.inspect(image).layers)
+            ids.append(image)
+    base_layers = len(engine.inspect(debian.ref).layers)
+    own = [set(found[base_layers:]) for found in layers]
+    assert ids[0] != ids[1]
+    shared = own[0] & own[1]
+    assert layers[0][base_layers + 2] in shared, "base, its own file, Python's environment, then torch"
