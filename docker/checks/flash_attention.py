@@ -17,7 +17,7 @@ from typing import Any
 
 from . import elf, machine_code, subject
 from .distributions import installed, site_folders
-from .framework import Answer, Expect, check, failed, not_run, passed
+from .framework import Answer, Expect, check, failed, passed
 
 IMPORT_SECONDS = 150.0
 MODULE = "flash_attn_2_cuda"
@@ -97,12 +97,13 @@ def _no_newer(name: str, here: str) -> bool:
 def abi(expect: Expect) -> Answer:
     """Match the extension's undefined torch symbols with what the libraries of the installed torch define.
 
-    A wheel for another torch, or for the other C++ ABI, asks for names that are not there.
+    A wheel for another torch, or for the other C++ ABI, asks for names that are not there. Without an extension there is
+    nothing to match and this passes: that one must be there is what `flash-attn.import` asks.
     """
     required = "every c10, at and torch symbol that the extension needs is defined by the installed torch"
     found = extensions()
     if not found:
-        return not_run(required, f"flash-attn has no {MODULE} extension here, so nothing was compiled against torch")
+        return passed(required, f"no {MODULE} extension is installed, so none needs a symbol", symbols=0)
     library_folder = _torch_folder() / "lib"
     problems: list[str] = []
     counted = 0

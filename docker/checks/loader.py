@@ -38,6 +38,11 @@ class Trace:
     undefined: tuple[tuple[str, str], ...]
     other: tuple[str, ...]
 
+    @property
+    def is_complete(self) -> bool:
+        """Say whether nothing is missing."""
+        return not (self.missing or self.undefined or self.other)
+
 
 class NoTraceError(RuntimeError):
     """The loader cannot be asked. The message says why."""
