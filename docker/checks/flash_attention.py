@@ -97,8 +97,8 @@ def _no_newer(name: str, here: str) -> bool:
 def abi(expect: Expect) -> Answer:
     """Match the extension's undefined torch symbols with what the libraries of the installed torch define.
 
-    A wheel for another torch, or for the other C++ ABI, asks for names that are not there. Without an extension there is
-    nothing to match and this passes: that one must be there is what `flash-attn.import` asks.
+    A wheel for another torch, or for the other C++ ABI, asks for names that are not there. Without an extension
+    there is nothing to match and this passes: that one must be there is what `flash-attn.import` asks.
     """
     required = "every c10, at and torch symbol that the extension needs is defined by the installed torch"
     found = extensions()

@@ -43,11 +43,12 @@ def resolved(expect: Expect) -> Answer:
     try:
         torch, python = loader.trace(roots), loader.trace([])
         beyond = {name: path for name, path in torch.found.items() if name not in python.found}
+        of_torch = beyond.keys() & {Path(file.path).name for file in files}  # without libstdc++ and the like
 
         def one(file: elf.Elf) -> loader.Trace:
             if file.interpreter:
                 return loader.trace([], program=file.path)
-            if not beyond.keys() & set(file.needed):
+            if not of_torch & set(file.needed):
                 alone = loader.trace([file.path])
                 if alone.is_complete:
                     return alone
