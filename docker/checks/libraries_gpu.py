@@ -72,7 +72,7 @@ def exercised(expect: Expect) -> Answer:
         except (RuntimeError, OSError) as error:
             return failed(required, f"the work for {library} fails", f"{library}: {error}")
     mapped = sorted(path for path in mapped_files() if CUDA_LIBRARY.fullmatch(Path(path).name))
-    owners = files_of(torch_distributions())
+    owners = distributions.owners(torch_distributions())
     wrong, origin = judge(mapped, owners, expect["torch"]["locked"])
     missing = [name for name in exercise() if not any(Path(path).name.startswith(f"{name}.so") for path in mapped)]
     if missing:
@@ -128,12 +128,3 @@ def torch_distributions() -> list[metadata.Distribution]:
         for requirement in installed[name].requires or ():
             waiting.append(distributions.normalised(re.split(r"[^A-Za-z0-9._-]", requirement, maxsplit=1)[0]))
     return list(found.values())
-
-
-def files_of(packages: Iterable[metadata.Distribution]) -> dict[str, tuple[str, str]]:
-    """Return the real path of every file of some distributions, with the package's normal name and version."""
-    return {
-        os.path.realpath(str(file.locate())): (distributions.normalised(package.metadata["Name"]), package.version)
-        for package in packages
-        for file in package.files or ()
-    }
