@@ -18,17 +18,9 @@ import sysconfig
 from importlib import metadata
 from pathlib import Path
 
-ROOTS = (
-    "torch",
-    "numpy",
-    "packaging",
-    "einops",
-)  # numpy: torch's bridge to it; the checks read requirements by packaging
-OPTIONAL = {
-    "einops",
-    "numpy",
-    "packaging",
-}  # flash-attn's other requirement may come from elsewhere; torch works without numpy
+# numpy: torch's bridge to it. packaging: with it the checks read requirements. einops: flash-attn's other requirement.
+ROOTS = ("torch", "numpy", "packaging", "einops")
+OPTIONAL = frozenset(ROOTS) - {"torch"}  # what the host lacks of these, the caller may add to the image
 
 
 def closure(roots: tuple[str, ...]) -> tuple[dict[str, metadata.Distribution], list[str]]:
@@ -67,8 +59,8 @@ def normalised(name: str) -> str:
 def copy(distribution: metadata.Distribution, site: Path) -> int:
     """Link or copy a distribution's files into another environment; return how many.
 
-    Byte code is left. Scripts come along as they are, with the old interpreter's path inside: every file is to equal its
-    hash in the wheel that it came from.
+    Byte code is left. Scripts come along as they are, with the old interpreter's path inside: every file is to equal
+    its hash in the wheel that it came from.
     """
     count = 0
     for file in distribution.files or ():
@@ -94,7 +86,8 @@ def main(target: str) -> int:
     subprocess.run([str(base), "-m", "venv", "--without-pip", target], check=True)
     site = Path(sysconfig.get_path("purelib", vars={"base": target, "platbase": target}))
     files = sum(copy(distribution, site) for distribution in found.values())
-    print(f"{target}: {len(found)} packages, {files} files" + (f"; not here: {', '.join(missing)}" if missing else ""))
+    absent = f"; not here: {', '.join(missing)}" if missing else ""
+    print(f"{target}: {len(found)} packages, {files} files{absent}")
     return 0
 
 
