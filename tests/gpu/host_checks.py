@@ -90,7 +90,9 @@ def stray_library(site: Path, expect: dict[str, Any]) -> dict[str, str]:
     stray = site / "stray"
     stray.mkdir()
     shutil.copy(str(library), stray)
-    return {"LD_PRELOAD": str(stray / Path(str(library)).name)}
+    # What the copy itself needs is still found where the original finds it.
+    beside = [str(Path(str(library)).parent), *filter(None, [os.environ.get("LD_LIBRARY_PATH")])]
+    return {"LD_PRELOAD": str(stray / Path(str(library)).name), "LD_LIBRARY_PATH": ":".join(beside)}
 
 
 SOUND = "flash_attn-2.8.3-cp*"
