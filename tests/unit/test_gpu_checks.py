@@ -2,32 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
-from pathlib import Path
 
 import pytest
+from checks_package import family
 
 from assay import releases
 
-FOLDER = Path(__file__).resolve().parents[2] / "docker/checks"
-
-
-def load(name: str):
-    """Load one file of docker/checks as part of the package `assay_checks`, as the host does."""
-    if "assay_checks" not in sys.modules:
-        spec = importlib.util.spec_from_file_location(
-            "assay_checks", FOLDER / "__init__.py", submodule_search_locations=[str(FOLDER)]
-        )
-        package = importlib.util.module_from_spec(spec)
-        sys.modules["assay_checks"] = package
-        spec.loader.exec_module(package)
-    return importlib.import_module(f"assay_checks.{name}")
-
-
 driver, bf16, kernels, libraries, flash, framework = map(
-    load, ("driver", "bf16", "kernels", "libraries_gpu", "flash_attention_gpu", "framework")
+    family, ("driver", "bf16", "kernels", "libraries_gpu", "flash_attention_gpu", "framework")
 )
 CUDA_121 = {"shipped": "530.30.02", "minimum": "525.60.13"}
 
