@@ -1,8 +1,8 @@
 """Whether the GPU is there for this image, and its driver suits the CUDA release.
 
-The driver's libraries are asked directly through ctypes. `nvidia-ml-py` makes the same calls in the same way, but no image
-is certain to hold it, and putting it there for the check's sake would change what is certified. `NVIDIA_REQUIRE_CUDA`
-is not relied on: CDI and plain device access pass it by.
+The driver's libraries are asked directly through ctypes. `nvidia-ml-py` makes the same calls in the same way, but no
+image is certain to hold it, and putting it there for the check's sake would change what is certified.
+`NVIDIA_REQUIRE_CUDA` is not relied on: CDI and plain device access pass it by.
 """
 
 from __future__ import annotations
