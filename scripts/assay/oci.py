@@ -18,6 +18,8 @@ DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
 IMAGE_CONFIG = "application/vnd.oci.image.config.v1+json"
 EMPTY_CONFIG = "application/vnd.oci.empty.v1+json"
 EMPTY = b"{}"
+REMOVED = "application/vnd.assay.removed"
+"""Type of the empty artifact that a tag is moved to on its way out; where a registry cannot delete, it stays there."""
 
 _HOST = r"(?:localhost|[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+|[A-Za-z0-9-]+(?=:)|\[[0-9a-f:]+\])(?::[0-9]+)?"
 _PATH = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
@@ -110,6 +112,11 @@ class Manifest:
     def is_index(self) -> bool:
         """Whether it lists other manifests instead of describing one image."""
         return self.media_type in (INDEX, DOCKER_LIST)
+
+    @property
+    def is_nothing(self) -> bool:
+        """Whether a tag on it is one that was taken away, as far as the registry let us."""
+        return self.media_type == MANIFEST and self.json.get("artifactType") == REMOVED
 
     @property
     def config_digest(self) -> str:

@@ -74,6 +74,10 @@ def find(registry: Registry, target: Reference, trust: Trust, keep: int = 1) -> 
             )
         )
     for tag, digest in named.items():
+        held = registry.manifest(repository, tag)
+        if held is not None and held.is_nothing and not tag.startswith(CANDIDATE):
+            found.append(Useless(name=f"{target.name}:{tag}", why="it was taken away already", digests=(digest,)))
+            continue
         match = _ATTACHED.fullmatch(tag)
         about = f"sha256:{match[1]}" if match else ""
         if match and registry.manifest(repository, about) is None:

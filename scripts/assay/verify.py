@@ -133,7 +133,7 @@ def examine(registry: Registry, reference: Reference, trust: Trust) -> Examinati
     cannot be asked.
     """
     manifest = registry.manifest(reference.repository, reference.target)
-    if manifest is None:
+    if manifest is None or manifest.is_nothing:
         raise CertificateError(f"{registry.host} has no image {reference}")
     if manifest.is_index:
         raise CertificateError(f"{reference} is a list of images for several platforms; name one of them by digest")

@@ -21,9 +21,9 @@ from assay.publish.flow import Published, Settings, publish
 from assay.publish.gate import Policy, select
 from assay.registry import Registry
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "unit")]
 import clients
-import samples
+import publish_samples as samples
 import servers
 
 

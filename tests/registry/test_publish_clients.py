@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import clients
+import publish_samples as samples
 import pytest
-import samples
 from conftest import Publisher
 
 from assay import keys

@@ -31,7 +31,7 @@ def attach(
     listed_by_registry = [changes.add(one) for one in artifacts]
     if not all(listed_by_registry):
         tag = oci.referrers_tag(subject.digest)
-        present = registry.manifest(repository, tag)
+        present = registry.tagged(repository, tag)
         listed = present.json.get("manifests", []) if present else []
         changes.set_tag(tag, attachments.referrers_index(listed, artifacts))
     signed = [one for one in attestations if one.signatures]
@@ -39,13 +39,13 @@ def attach(
         _extend(registry, repository, f"{oci.referrers_tag(subject.digest)}.att", signed, changes)
     if signing:
         tag = f"{oci.referrers_tag(subject.digest)}.sig"
-        image = attachments.cosign_signatures(registry.manifest(repository, tag), signing)
+        image = attachments.cosign_signatures(registry.tagged(repository, tag), signing)
         changes.add(image)
         changes.set_tag(tag, image.manifest)
 
 
 def _extend(registry: Registry, repository: str, tag: str, added: Sequence[Envelope], changes: Transaction) -> None:
-    image = attachments.cosign_attestations(registry.manifest(repository, tag), added)
+    image = attachments.cosign_attestations(registry.tagged(repository, tag), added)
     changes.add(image)
     changes.set_tag(tag, image.manifest)
 

@@ -132,7 +132,7 @@ def _plan(
         assay_version=evidence.assay_version,
     )
     plan = Plan(candidate=candidate, full_tag=full_tag, moving=candidate.row.tags, sbom=bill, present=None)
-    present = registry.manifest(settings.target.repository, full_tag)
+    present = registry.tagged(settings.target.repository, full_tag)
     if present is not None and not _is_image(present, candidate.image_id):
         raise Refused(
             f"{candidate.row.id}: {settings.target.name}:{full_tag} is published as {present.digest[:19]}, another"
@@ -234,7 +234,7 @@ def _tag_allowed(plan: Plan, tag: str, manifest: Manifest, registry: Registry, s
     if tag != plan.full_tag:
         _moving_allowed(plan, tag, registry, settings)
         return
-    now = registry.manifest(settings.target.repository, tag)
+    now = registry.tagged(settings.target.repository, tag)
     if now is not None and now.digest != manifest.digest:
         raise Refused(
             f"{settings.target.name}:{tag} was published as {now.digest[:19]} meanwhile; a full tag never moves"
@@ -246,7 +246,7 @@ def _moving_allowed(plan: Plan, tag: str, registry: Registry, settings: Settings
 
     A tag that names nothing certified, or something revoked, may go anywhere.
     """
-    now = registry.manifest(settings.target.repository, tag)
+    now = registry.tagged(settings.target.repository, tag)
     if settings.backwards or now is None or now.is_index or _is_image(now, plan.candidate.image_id):
         return
     standing = examine(registry, settings.target.at(now.digest), settings.trust).standing()
@@ -265,7 +265,7 @@ def _remove(throw_away: Sequence[str], registry: Registry, repository: str) -> l
     left = []
     for tag in throw_away:
         try:
-            if registry.manifest(repository, tag) is not None and not registry.remove_tag(repository, tag):
+            if registry.tagged(repository, tag) is not None and not registry.remove_tag(repository, tag):
                 left.append(f"{registry.host} allows no deleting: the throw-away tag {tag} is left, naming nothing")
         except AssayError as error:
             left.append(f"the throw-away tag {tag} could not be taken away: {error}")
@@ -277,6 +277,8 @@ def _record(plan: Plan, manifest: Manifest, settings: Settings, on_line: Callabl
     folder = settings.out / plan.candidate.row.id
     pinned = settings.target.at(manifest.digest)
     write_atomically(folder / "sbom.cdx.json", plan.sbom)
+    # What `cosign attest --predicate` signs where a workflow signs without a key.
+    write_json(folder / "predicate.json", plan.candidate.certificate.statement["predicate"])
     write_json(
         folder / "publication.json",
         {

@@ -15,7 +15,7 @@ from assay.oci import Reference
 
 CANDIDATE = "candidate-"
 """How throw-away tags begin: what carries one is not published."""
-ATTEMPTS = 3
+ATTEMPTS = 2
 """The engine itself tries each layer five times; this is for its giving up on a manifest."""
 
 _NO_USE = re.compile(r"denied|unauthorized|authentication|no basic auth|not allowed|too large", re.IGNORECASE)

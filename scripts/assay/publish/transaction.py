@@ -28,7 +28,7 @@ class Transaction:
 
     def set_tag(self, tag: str, manifest: Manifest) -> None:
         """Point a tag at a manifest, storing it where needed. Raises RegistryError when that does not hold."""
-        before = self._registry.manifest(self._repository, tag)
+        before = self._registry.tagged(self._repository, tag)
         if before is not None and before.digest == manifest.digest:
             return
         # Noted first: an answer may be lost after the registry did what it was asked.

@@ -16,8 +16,6 @@ from assay.registry.transport import ATTEMPTS, PASSING, AnswerError, Transport
 
 LARGEST_MANIFEST = 4 * 1024 * 1024
 """Bytes; the specification asks registries to take manifests up to this size."""
-REMOVED = "application/vnd.assay.removed"
-"""Type of the empty artifact that a tag is moved to on its way out."""
 
 _ACCEPT = {"Accept": ", ".join((oci.MANIFEST, oci.INDEX, oci.DOCKER_MANIFEST, oci.DOCKER_LIST))}
 _NO_SUCH_FEATURE = frozenset({400, 403, 405, 501})
@@ -41,7 +39,13 @@ class Registry(Transport):
     def put_manifest(self, repository: str, reference: str, manifest: Manifest) -> bool:
         """Store a manifest under a tag or its digest; say whether the registry lists it with its subject by itself."""
         headers = {"Content-Type": manifest.media_type}
-        answer = self._ask("PUT", repository, f"manifests/{reference}", "pull,push", manifest.data, headers)
+        try:
+            answer = self._ask("PUT", repository, f"manifests/{reference}", "pull,push", manifest.data, headers)
+        except RegistryError:
+            # The answer may have been lost after the work was done.
+            if self.manifest(repository, reference) == manifest:
+                return False
+            raise
         if answer is None:
             raise RegistryError(f"{self.host} knows no repository {repository} to write {reference} to")
         return "OCI-Subject" in answer.headers
@@ -64,9 +68,14 @@ class Registry(Transport):
         refused, the tag stays on the empty manifest: nobody can pull an image by it.
         """
         self.put_blob(repository, oci.EMPTY)
-        nothing = oci.artifact(REMOVED, [], annotations={"io.assay.removed": secrets.token_hex(8)})
+        nothing = oci.artifact(oci.REMOVED, [], annotations={"io.assay.removed": secrets.token_hex(8)})
         self.put_manifest(repository, tag, nothing)
         return self.delete_manifest(repository, nothing.digest) and self.manifest(repository, tag) is None
+
+    def tagged(self, repository: str, tag: str) -> Manifest | None:
+        """Return what a tag names; None also for a tag that was taken away and could not be deleted."""
+        found = self.manifest(repository, tag)
+        return None if found is None or found.is_nothing else found
 
     def tags(self, repository: str) -> list[str]:
         """Return all tags of a repository, none where it does not exist yet."""

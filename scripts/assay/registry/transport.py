@@ -174,7 +174,8 @@ class Transport:
     def _untrusted(self, error: requests.RequestException) -> str:
         return (
             f"{self.host} speaks no TLS, or shows a certificate that is not trusted here; give --allow-http for a"
-            f" registry on plain HTTP, or put its authority into /etc/docker/certs.d/{self.host}/ca.crt ({_cause(error)})"
+            f" registry on plain HTTP, or put its authority into /etc/docker/certs.d/{self.host}/ca.crt"
+            f" ({_cause(error)})"
         )
 
     def _no_access(self, why: str) -> str:
