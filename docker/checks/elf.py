@@ -99,7 +99,7 @@ class _Image:
                 raise NotElfError(f"{self.path} is empty") from error
         try:
             self._read_headers()
-        except (struct.error, IndexError) as error:
+        except (struct.error, OverflowError, UnicodeDecodeError) as error:
             raise NotElfError(f"{self.path} is damaged: {error}") from error
         return self
 

@@ -66,7 +66,9 @@ def unmodified(expect: Expect) -> Answer:
     measured = f"{len(hashes)} files of {len(packages)} packages, {total / 1e9:.2f} GB, hashed in {seconds:.1f} s"
     facts = {"files": len(hashes), "bytes": total, "packages": len(packages)}
     if problems:
-        return failed(required, f"{len(problems)} of {measured}: {problems[0]}", "\n".join(problems), **facts)
+        return failed(
+            required, f"problems: {len(problems)} in {measured}, such as {problems[0]}", "\n".join(problems), **facts
+        )
     return passed(required, measured, **facts)
 
 

@@ -35,10 +35,10 @@ def resolved(expect: Expect) -> Answer:
     is thirty times faster.
     """
     required = "every needed library, symbol version and symbol of every ELF file of the environment is there"
-    files = elf_files(site_folders())
+    files, damaged = elf_files(site_folders())
     roots = torch_roots(files)
     needed_by = who_needs(files)
-    problems: dict[str, None] = {}  # a set that keeps its order
+    problems = dict.fromkeys(damaged)  # a set that keeps its order
     absent: set[str] = set()
     try:
         torch, python = loader.trace(roots), loader.trace([])
@@ -68,20 +68,23 @@ def resolved(expect: Expect) -> Answer:
     if problems:
         lines = list(problems)
         shown = lines[:SHOWN] + ([f"... and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else [])
-        return failed(required, f"{len(lines)} problems in {measured}: {lines[0]}", "\n".join(shown), **facts)
+        return failed(required, f"problems in {measured}: {len(lines)}, such as {lines[0]}", "\n".join(shown), **facts)
     return passed(required, f"{measured}; everything is resolved", **facts)
 
 
-def elf_files(folders: Iterable[Path]) -> list[elf.Elf]:
-    """Return every dynamically linked library and program below some folders, in the order of their paths."""
-    found = {}
+def elf_files(folders: Iterable[Path]) -> tuple[list[elf.Elf], list[str]]:
+    """Return every dynamically linked library and program below some folders, and a line per damaged one."""
+    found, damaged = {}, []
     for root in folders:
         for folder, _, names in os.walk(root):
             for name in names:
                 path = Path(folder, name)
                 if (".so" in name or os.access(path, os.X_OK)) and elf.is_elf(path):
-                    found[str(path)] = elf.read(path)
-    return [found[path] for path in sorted(found) if found[path].dynamic]
+                    try:
+                        found[str(path)] = elf.read(path)
+                    except elf.NotElfError as error:
+                        damaged.append(str(error))
+    return [found[path] for path in sorted(found) if found[path].dynamic], damaged
 
 
 def torch_roots(files: Iterable[elf.Elf]) -> list[str]:

@@ -70,5 +70,7 @@ def without_asking(check: Check, answers: Mapping[str, Answer]) -> Answer | None
     ):
         for need, answer in needed:
             if answer.status in needed_statuses:
-                return Answer(status, measured=f"needs {need}, which is {answer.status}: {answer.measured}")
+                # A need that was blocked says already which one failed.
+                root = answer.measured if answer.status == "blocked" else f"{answer.status}: {answer.measured}"
+                return Answer(status, measured=f"needs {need}, {root}")
     return None

@@ -49,7 +49,9 @@ def consistent(expect: Expect) -> Answer:
         return Answer("error", required, "requirements cannot be evaluated", str(error))
     versions = {name: distribution.version for name, distribution in sorted(packages.items())}
     if problems:
-        return failed(required, f"{len(problems)} problems: {problems[0]}", "\n".join(problems), versions=versions)
+        return failed(
+            required, f"problems: {len(problems)}, such as {problems[0]}", "\n".join(problems), versions=versions
+        )
     return passed(required, f"{len(packages)} packages, all requirements met", versions=versions)
 
 

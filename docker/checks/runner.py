@@ -126,7 +126,8 @@ def answer_one(check: Check, expect: Expect, descriptor: int) -> None:
     A library's exit handlers may crash after the question is answered; the answer stands all the same.
     """
     os.set_inheritable(descriptor, False)
-    faulthandler.dump_traceback_later(max(1.0, check.timeout * 0.95))  # a hang shows where it hangs
+    # A hang shows where it hangs, shortly before the parent, whose clock started earlier, kills it.
+    faulthandler.dump_traceback_later(max(0.1, check.timeout - max(1.0, check.timeout * 0.05)))
     try:
         answer = check.function(expect)
         if not isinstance(answer, Answer):

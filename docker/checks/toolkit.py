@@ -161,7 +161,7 @@ def version(expect: Expect) -> Answer:
     problems += [f"no file of {folder} tells the version of {name}" for name in components if name not in told]
     facts = {"folder": str(folder), "readings": readings, "version.json": stated}
     if problems:
-        return failed(required, f"{len(problems)} things differ: {problems[0]}", "\n".join(problems), **facts)
+        return failed(required, f"differences: {len(problems)}, such as {problems[0]}", "\n".join(problems), **facts)
     return passed(
         required, f"CUDA {release} in {folder}, told by {len(readings)} files and {len(stated)} entries", **facts
     )

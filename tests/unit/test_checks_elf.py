@@ -1,0 +1,127 @@
+"""Reading ELF files and asking the dynamic loader, on the real files of this machine's Python."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+from checks_package import family
+from elftools.elf.dynamic import DynamicSection
+from elftools.elf.elffile import ELFFile
+
+elf, loader, libraries = family("elf"), family("loader"), family("libraries")
+PYTHON = Path(sys.executable).resolve()
+EXTENSIONS = sorted(Path(sysconfig.get_path("platstdlib"), "lib-dynload").glob("*.so"))[:12]
+JIT = "undefined symbol: __nvJitLinkAddData_12_1, version libnvJitLink.so.12"
+
+
+@pytest.mark.parametrize("path", [PYTHON, *EXTENSIONS], ids=lambda path: path.name)
+def test_agrees_with_pyelftools(path):
+    with path.open("rb") as file:
+        other = ELFFile(file)
+        dynamic = other.get_section_by_name(".dynamic")
+        assert isinstance(dynamic, DynamicSection)
+        needed = [tag.needed for tag in dynamic.iter_tags("DT_NEEDED")]
+        runpath = [tag.runpath for tag in dynamic.iter_tags("DT_RUNPATH")]
+        symbols = {
+            (symbol.name, symbol["st_shndx"] != "SHN_UNDEF", symbol["st_info"]["bind"] == "STB_WEAK")
+            for symbol in other.get_section_by_name(".dynsym").iter_symbols()
+            if symbol.name and symbol["st_info"]["bind"] != "STB_LOCAL"
+        }
+        interpreted = any(segment["p_type"] == "PT_INTERP" for segment in other.iter_segments())
+    read = elf.read(path)
+    assert list(read.needed) == needed
+    assert read.runpath == "".join(runpath)
+    assert bool(read.interpreter) == interpreted
+    assert {(symbol.name, symbol.defined, symbol.weak) for symbol in elf.symbols(path)} == symbols
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"MZ\x90", b"\x7fELF\x02\x01" + b"\0" * 20, b"\x7fELF\x02\x01\x01" + b"\xff" * 200]
+)
+def test_what_is_no_elf_file_is_refused_by_name(tmp_path, content):
+    path = tmp_path / "libodd.so"
+    path.write_bytes(content)
+    with pytest.raises(elf.NotElfError, match=r"libodd\.so"):
+        elf.read(path)
+
+
+def test_the_loader_tells_where_pythons_own_libraries_come_from():
+    trace = loader.trace([])
+    assert Path(trace.found["libc.so.6"]).is_file()
+    assert trace.is_complete
+
+
+@pytest.fixture
+def compiled(tmp_path):
+    """A library that needs another one and a symbol of it, as two real files."""
+
+    def compile_one(name: str, source: str, *options: str) -> Path:
+        (tmp_path / f"{name}.c").write_text(source)
+        command = [
+            "cc",
+            "-shared",
+            "-fPIC",
+            f"-Wl,-soname,{name}",
+            "-o",
+            tmp_path / name,
+            tmp_path / f"{name}.c",
+            *options,
+        ]
+        try:
+            subprocess.run(command, check=True, capture_output=True)
+        except FileNotFoundError:
+            pytest.skip("needs a C compiler")
+        return tmp_path / name
+
+    lower = compile_one("liblower.so.1", "int lower(void) { return 1; }\n")
+    upper = compile_one(
+        "libupper.so.1", "int lower(void); int upper(void) { return lower(); }\n", str(lower), f"-Wl,-rpath,{tmp_path}"
+    )
+    return lower, upper, compile_one
+
+
+def test_a_missing_library_is_named_with_who_needs_it(compiled):
+    lower, upper, _ = compiled
+    assert loader.trace([str(upper)]).is_complete
+    lower.unlink()
+    needed_by = libraries.who_needs([elf.read(upper)])
+    lines = libraries.describe(loader.trace([str(upper)]), needed_by)
+    assert lines[0] == (f"liblower.so.1: cannot open shared object file: No such file or directory (needed by {upper})")
+
+
+def test_a_missing_symbol_is_named_in_the_loaders_words(compiled):
+    lower, upper, compile_one = compiled
+    compile_one(lower.name, "int another(void) { return 2; }\n")
+    assert libraries.describe(loader.trace([str(upper)]), {}) == [f"{upper}: undefined symbol: lower"]
+
+
+def test_a_file_that_is_no_library_is_a_problem(tmp_path):
+    broken = tmp_path / "libbroken.so"
+    broken.write_bytes(b"\x7fELF\x02\x01\x01" + b"\0" * 9)
+    assert str(broken) in " ".join(loader.trace([str(broken)]).other)
+
+
+def test_what_the_driver_brings_is_left_out():
+    trace = loader.parse(
+        "\tlibcuda.so.1 => not found\n"
+        "\tlibnvrtc.so.12 => /opt/nvidia/lib/../lib/libnvrtc.so.12 (0x00007f0000000000)\n"
+        "undefined symbol: cuInit\t(/opt/torch/lib/libcaffe2_nvrtc.so)\n"
+        f"{JIT}\t(/opt/torch/lib/../../nvidia/cusparse/lib/libcusparse.so.12)\n"
+        "/lib/libc.so.6: version `GLIBC_2.38' not found (required by /opt/flash_attn_2_cuda.so)\n"
+    )
+    assert trace.found == {"libnvrtc.so.12": "/opt/nvidia/lib/libnvrtc.so.12"}
+    assert libraries.describe(trace, {}) == [
+        f"/opt/nvidia/cusparse/lib/libcusparse.so.12: {JIT}",
+        "/lib/libc.so.6: version `GLIBC_2.38' not found (required by /opt/flash_attn_2_cuda.so)",
+    ]
+
+
+def test_a_damaged_library_of_the_environment_is_a_problem(tmp_path):
+    (tmp_path / "libodd.so").write_bytes(b"\x7fELF\x02\x01\x01" + b"\xff" * 200)
+    files, damaged = libraries.elf_files([tmp_path])
+    assert files == []
+    assert str(tmp_path / "libodd.so") in damaged[0]
