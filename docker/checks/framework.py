@@ -4,17 +4,19 @@ A check is a function of `Expect` that returns an `Answer`; the decorator `check
 needs, its level and its time limit, and puts it into `REGISTRY`. Checks import torch and the like inside the function,
 never at the top of the file: the host reads the registry too, to know which ids exist.
 
-`docker/checks` is one package, mounted read-only at `/opt/assay/checks`, and its folder is never on `sys.path`: a check's
-file name can therefore never hide a library. Host code loads it as `assay_checks`; inside the image it is `checks`, so files in
-it import each other relatively.
+`docker/checks` is one package, mounted read-only at `/opt/assay/checks`, and its folder is never on `sys.path`: a
+check's file name can therefore never hide a library. Host code loads it as `assay_checks`; inside the image it is
+`checks`, so files in it import each other relatively.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Callable, Optional
+from pathlib import Path
+from typing import Any
 
 ID_PATTERN = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*(?:\.[a-z0-9]+(?:-[a-z0-9]+)*)+")
 
@@ -54,18 +56,21 @@ def not_run(required: str, why: str) -> Answer:
 
 @dataclass(frozen=True)
 class Expect:
-    """What the host says that the image should hold: `expect.json` beside the checks, read-only. Keys, all present:
+    """What the host says that the image should hold: `expect.json` beside the checks, read-only. Every key is there.
 
     row: the row's id. level: `image` or `gpu`. seed: a number chosen for this run. sample: `{"prompts": n, "soak": n}`.
-    cuda: `{"release": "12.1.1", "components": {"cudart": "12.1.105", "nvcc": ..., "nvjitlink": ..., "nvrtc": ..., "cublas": ...},
+    python: version of the interpreter that the row names, `3.11`; null where the base image brings torch.
+    cuda: `{"release": "12.1.1", "components": {"cudart": "12.1.105", "nvcc": ..., "nvjitlink": ..., "cublas": ...},
         "driver": {"shipped": "530.30.02", "minimum": "525.60.13"}}`. toolkit: where it comes from, as in the matrix
         (`wheels`, `base`, `debian`, `none`). library_path: `none` or `toolkit`.
-    torch: `{"version": "2.4.0+cu121", "cuda": "12.1", "locked": {"nvidia-cublas-cu12": "12.1.3.1", ...}}`; `locked` is
-        every Python package of the row's locks with its version, empty where the base image brings torch.
+    torch: `{"version": "2.4.0+cu121", "cuda": "12.1", "cxx11_abi": false, "archs": ["80", ...],
+        "locked": {"nvidia-cublas-cu12": "12.1.3.1", ...}}`; `locked` is every Python package of the row's locks with
+        its version. Where the base image brings torch, `locked` is empty and all but `cuda` is null.
     flash_attn: `{"version": "2.8.3", "source": ..., "wheel": {"filename", "sha256", "files": {path: sha256}} or null,
         "head_dims": [...], "dtypes": [...]}`; what the matrix asks for, and what the host knows of the wheel it gave.
     gpus: the row's GPUs from the releases table, each `{"name": "A10", "capability": "8.6", "bf16_tflops": 125, ...}`.
-    gpu: the GPU that the host chose for this run, `{"index", "name", "uuid", ...}`, or null.
+    gpu: the GPU that the host chose for this run, `{"index", "name", "uuid", "driver", "capability", "model", ...}`, or
+        null; `model` is its entry in the releases table, null where the table does not know it.
     runtime: `newbie` or `none`. libraries: sonames that CUDA brings and the package that torch pins for each.
     """
 
@@ -75,10 +80,9 @@ class Expect:
         return self.raw[key]
 
     @classmethod
-    def read(cls, path: str) -> "Expect":
+    def read(cls, path: str) -> Expect:
         """Read the file that the host wrote."""
-        with open(path, encoding="utf-8") as file:
-            return cls(json.load(file))
+        return cls(json.loads(Path(path).read_text(encoding="utf-8")))
 
 
 CheckFunction = Callable[[Expect], Answer]
@@ -88,7 +92,8 @@ CheckFunction = Callable[[Expect], Answer]
 class Check:
     """One question put to an image.
 
-    id: dotted, such as `torch.import`. question: one sentence. needs: ids without whose pass the question makes no sense.
+    id: dotted, such as `torch.import`. question: one sentence. needs: ids without whose pass the question makes no
+        sense.
     level: `image` or `gpu`. timeout: seconds after which the check counts as `error`.
     applies: says whether the question belongs to a row at all (a row without flash-attn has no flash-attn checks).
     """
@@ -99,7 +104,7 @@ class Check:
     needs: tuple[str, ...] = ()
     level: str = "image"
     timeout: float = 60.0
-    applies: Optional[Callable[[Expect], bool]] = None
+    applies: Callable[[Expect], bool] | None = None
 
 
 REGISTRY: dict[str, Check] = {}
@@ -112,7 +117,7 @@ def check(
     needs: tuple[str, ...] = (),
     level: str = "image",
     timeout: float = 60.0,
-    applies: Optional[Callable[[Expect], bool]] = None,
+    applies: Callable[[Expect], bool] | None = None,
 ) -> Callable[[CheckFunction], CheckFunction]:
     """Register a function as a check.
 
