@@ -5,17 +5,14 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import tiny
 
 from assay.engine import Engine, private
-
-sys.path.insert(0, str(Path(__file__).parent))
-import tiny
 
 BASE = "assay-test/tiny:latest"
 

@@ -22,6 +22,8 @@ DRIVER_FILES = (
     "libcuda.so.580.159.04",
     "libnvidia-ml.so.1",
     "libnvidia-ptxjitcompiler.so.1",
+    "libnvidia-nvvm70.so.4",
+    "libnvidia-gpucomp.so.580.159.04",
 )
 FILES = {"libcuda.so.1": "/usr/local/nvidia/lib64/libcuda.so.1", "nvidia-smi": "/usr/local/nvidia/bin/nvidia-smi"}
 
@@ -126,7 +128,8 @@ def test_driver_files_come_from_the_folder_of_libcuda_alone(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    "name", ["libcudart.so.12", "libcublas.so.12", "libnvidia-glcore.so.580", "libnvJitLink.so.12"]
+    "name",
+    ["libnvidia-container.so.1", "libcudart.so.12", "libcublas.so.12", "libnvidia-glcore.so.580", "libnvJitLink.so.12"],
 )
 def test_no_library_of_a_toolkit_or_of_graphics_is_taken_for_the_drivers(name: str) -> None:
     assert not DRIVER_LIBRARY.match(name)

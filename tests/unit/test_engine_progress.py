@@ -153,11 +153,14 @@ def test_the_classic_builders_text_becomes_the_same_events() -> None:
     assert list(progress.tail) == ["printed", "red"]
 
 
+NO_SPACE = "OSError: [Errno 28] No space left on device"
+
+
 @pytest.mark.parametrize(
     ("step", "said", "tail", "kind"),
     [
         ("[2/2] RUN echo", "executor failed running [/bin/sh -c x]: exit code: 3", ["why"], BuildFailed),
-        ("[2/2] RUN echo", 'process "x" did not complete: exit code: 1', ["[Errno 28] No space left on device"], EngineError),
+        ("[2/2] RUN echo", 'process "x" did not complete: exit code: 1', [NO_SPACE], EngineError),
         ("[2/2] COPY a /b", '"/a" not found: not found', [], BuildFailed),
         ("[2/2] RUN echo", "rpc error: code = Unavailable desc = transport is closing", [], EngineError),
         ("[2/2] RUN transport is closing", 'process "transport is closing": exit code: 1', [], BuildFailed),

@@ -23,9 +23,11 @@ MIB = 1 << 20
 # Places of the driver's user-space part beyond ldconfig's: NVIDIA's container images and Kubernetes device plug-ins.
 DRIVER_FOLDERS = ("/usr/local/nvidia/lib64", "/usr/local/nvidia/lib", "/usr/lib/wsl/lib")
 SMI_FOLDERS = ("/usr/local/nvidia/bin", "/usr/lib/wsl/lib")
-# The driver's compute libraries: graphics (libGLX_nvidia, libEGL_nvidia, ...) have no use in these images.
+# The driver's own libraries, without those for graphics, which have no use in these images, and without NVIDIA's
+# container toolkit, which lies beside them.
 DRIVER_LIBRARY = re.compile(
-    r"^lib(cuda|cudadebugger|nvidia-(ml|ptxjitcompiler|nvvm|nvvm70|gpucomp|opencl|allocator|cfg|pkcs11[-\w]*))\.so(\.\d+)*$"
+    r"^lib(cuda|cudadebugger|nvidia-(?!api|container|egl|encode|fbc|gl|gtk|ngx|opticalflow|present|rtcore|tls|vk|wayland)"
+    r"[-\w]+)\.so(\.\d+)*$"
 )
 QUERY = "index,uuid,name,driver_version,memory.total,memory.free,compute_cap"
 SMI_TIMEOUT_SECONDS = 60.0

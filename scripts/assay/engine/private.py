@@ -53,19 +53,24 @@ def host() -> str:
     return f"unix://{socket_path()}"
 
 
+def programs_path() -> str:
+    """Return the PATH with the folders for root's programs, which not every shell has on it."""
+    return os.pathsep.join(filter(None, [os.environ.get("PATH"), "/usr/sbin", "/sbin"]))
+
+
 def obstacle() -> str | None:
     """Say why no private engine can be started here, with the command that helps; None when one can."""
     debian = shutil.which("apt-get") is not None
     if os.geteuid() != 0:
         return INSTALL_HINT if debian else OTHER_SYSTEM_HINT
-    if shutil.which("dockerd") is None and not debian:
+    if shutil.which("dockerd", path=programs_path()) is None and not debian:
         return OTHER_SYSTEM_HINT
     return None
 
 
 def install(say: Say) -> bool:
     """Install the engine from the system's packages where it is missing; tell whether that was done."""
-    if shutil.which("dockerd") is not None:
+    if shutil.which("dockerd", path=programs_path()) is not None:
         return False
     say(f"no Docker engine here: installing the package {PACKAGE}")
     packages = [PACKAGE, "ca-certificates"]
@@ -155,7 +160,16 @@ def _launch(home: Path, configuration: Path) -> None:
     with log.open("wb") as output:
         # In a session of its own and no child of this process: neither Ctrl-C nor the run's end is for the engine.
         command = ["setsid", "--fork", "dockerd", "--config-file", str(configuration)]
-        subprocess.run(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, cwd=home, check=True)
+        environment = {**os.environ, "PATH": programs_path()}
+        subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            cwd=home,
+            env=environment,
+            check=True,
+        )
     deadline = time.monotonic() + START_TIMEOUT_SECONDS
     while not _accepts(socket_path()):
         daemon = leftovers.daemon(home)
