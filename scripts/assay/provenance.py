@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from packageurl import PackageURL
+
 from assay.certificate.evidence import RowEvidence, sha256_hex
 from assay.certificate.statement import statement
 
@@ -53,7 +55,7 @@ def _dependencies(evidence: RowEvidence) -> Iterator[dict[str, Any]]:
     """Yield everything that went in, as in-toto resource descriptors."""
     if evidence.dockerfile_digest:
         yield {"name": "Dockerfile", "digest": {"sha256": sha256_hex(evidence.dockerfile_digest)}}
-    base: dict[str, Any] = {"name": "base", "annotations": {"reference": evidence.row.get("base", "")}}
+    base: dict[str, Any] = {"name": "base", "uri": _image_purl(str(evidence.row["base"]))}
     if evidence.base_digest:
         base["digest"] = {"sha256": sha256_hex(evidence.base_digest)}
     yield base
@@ -61,11 +63,22 @@ def _dependencies(evidence: RowEvidence) -> Iterator[dict[str, Any]]:
         notes = {"version": one.version, "source": one.source, "compiler": one.compiler}
         descriptor: dict[str, Any] = {
             "name": one.name,
+            "uri": PackageURL("generic", None, one.name, one.version).to_string(),
             "annotations": {key: value for key, value in notes.items() if value},
         }
         if one.sha256:
             descriptor["digest"] = {"sha256": sha256_hex(one.sha256)}
         yield descriptor
+
+
+def _image_purl(reference: str) -> str:
+    """Return an image reference as a package URL, `pkg:docker/debian@bookworm`."""
+    place, _, digest = reference.partition("@")
+    path, colon, tag = place.rpartition(":")
+    if not colon or "/" in tag:
+        path, tag = place, "latest"
+    namespace, _, name = path.rpartition("/")
+    return PackageURL("docker", namespace or None, name, digest or tag).to_string()
 
 
 def _invocation(environment: Mapping[str, str]) -> dict[str, str]:

@@ -21,7 +21,8 @@ from assay.publish.flow import Published, Settings, publish
 from assay.publish.gate import Policy, select
 from assay.registry import Registry
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "unit")]
+sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
+sys.path.insert(0, str(Path(__file__).parent))
 import clients
 import publish_samples as samples
 import servers

@@ -25,7 +25,7 @@ from assay.matrix.row import Reason, Row
 from assay.verdict import judge
 
 SITE = "opt/venv/lib/python3.11/site-packages"
-REQUIRED = ("torch.import", "flash-attn.import")
+REQUIRED = ("flash-attn.import", "torch.import")
 NOON = datetime(2026, 3, 1, 12, tzinfo=timezone.utc)
 
 
@@ -104,7 +104,7 @@ def evidence(
         findings=findings,
         image=ImageIdentity(id=image_id, size=1234, tags=tags) if image_id else None,
         dockerfile_digest="a" * 64,
-        base_digest="sha256:" + "b" * 64,
+        base_digest="b" * 64,
         ingredients=(
             Ingredient(
                 name="flash-attn",
