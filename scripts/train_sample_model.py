@@ -142,12 +142,12 @@ def _grade(folder: Path, options: argparse.Namespace, started: float) -> None:
             continue
         metrics[f"{attention}/{dtype}"] = found.to_json()
         say(f"{attention} {dtype}: {json.dumps(found.to_json())}")
-        drawing.grid(found.pictures[:40], 8, 2).save(options.out / f"preview-{attention}-{dtype}.png")
         wrong = [picture for picture, grade in zip(found.pictures, found.grades, strict=True) if grade.wrong][:16]
-        if wrong and attention == "sdpa" and dtype == "bf16":
+        drawing.grid(found.pictures[:40], 8, 2).save(options.out / "preview.png")
+        if wrong:
             drawing.grid(wrong, 8, 2).save(options.out / "preview-wrong.png")
-    metrics["seconds"] = round(time.monotonic() - started, 1)
-    (options.out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+        metrics["seconds"] = round(time.monotonic() - started, 1)
+        (options.out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
 
 
 if __name__ == "__main__":

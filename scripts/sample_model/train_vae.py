@@ -12,7 +12,7 @@ from .dataset import Dataset
 from .schedule import Average, Clock, autocast, say
 
 BATCH = 64
-PEAK_RATE = 1.5e-3
+PEAK_RATE = 1e-3
 KL_WEIGHT = 1e-4
 """Weight of the KL term per latent number; enough to keep unused channels near noise, too little to blur."""
 EDGE_WEIGHT = 0.7
