@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from wheel_factory import NEW_ABI, OLD_ABI, fatbin, kernel_names, shared_object
+from wheel_factory import NEW_ABI, OLD_ABI, REFUSALS, fatbin, kernel_names, shared_object
 
 from assay.wheels import extension
 from assay.wheels.extension import Kernel
@@ -71,3 +71,9 @@ def test_helper_kernels_and_other_names_are_none() -> None:
         b"6half_tE19Flash_kernel_traitsILi192ELi64ELi64ELi4ES3_EELi8ELi1ELb0EEEvNS_16Flash_fwd_paramsE\0"
     )
     assert extension.kernels(combine + b"_ZN66_INTERNAL_72bd2797_29_flash_bwd_hdim96_bf16_sm80_cu_7e75520b\0") == set()
+
+
+def test_what_the_api_refuses_is_read_from_its_messages() -> None:
+    refuses = extension.read(shared_object(names=REFUSALS)).refuses
+    assert refuses == {"backward", "dropout", "alibi", "softcap", "local attention"}
+    assert extension.read(shared_object()).refuses == set()

@@ -19,6 +19,11 @@ DTYPES = {"bf16": "10bfloat16_t", "fp16": "6half_t"}
 OLD_ABI = "_ZN3c106detail14torchCheckFailEPKcS2_jRKSs"
 NEW_ABI = "_ZN3c106detail14torchCheckFailEPKcS2_jRKNSt7__cxx1112basic_stringIcSt11char_traitsIcESaIcEEE"
 
+REFUSALS = b"".join(
+    f"This flash attention build does not support {feature}.\0".encode()
+    for feature in ("backward", "dropout", "alibi", "softcap", "local attention")
+)
+
 SHT_PROGBITS, SHT_STRTAB, SHT_DYNAMIC, SHT_DYNSYM = 1, 3, 6, 11
 DT_NULL, DT_NEEDED = 0, 1
 

@@ -74,10 +74,16 @@ def verify(wheel: Wheel, recipe: Recipe, row: Row) -> None:
     """Raise IngredientError unless the wheel holds exactly what the recipe says, by its machine code and its names."""
     wanted = wanted_kernels(row.flash_attn) if recipe.compiler else frozenset()
     held = wheel.extension.kernels if wheel.extension else frozenset()
+    refused = wheel.extension.refuses if wheel.extension else frozenset()
     problems = [
         *([f"its version is {wheel.version}, not {recipe.version}"] if wheel.version != recipe.version else []),
         *(f"it lacks the kernel {kernel}" for kernel in sorted(wanted - held)),
         *(f"it holds the kernel {kernel}, which nobody asked for" for kernel in sorted(held - wanted)),
+        *(
+            f"its kernels lack {feature} and its API does not refuse it"
+            for feature in recipe.left_out
+            if not any(said.startswith(feature) for said in refused)
+        ),
         *([f"it has machine code for {wheel.archs}, not {recipe.archs}"] if wheel.archs != recipe.archs else []),
     ]
     if problems:

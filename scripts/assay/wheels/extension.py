@@ -41,6 +41,8 @@ KERNEL_NAME = re.compile(
     rb"_ZN5flash\d+(?P<name>flash_\w+?_kernel)I\d+Flash_[a-z]+_kernel_traitsILi(?P<head_dim>\d+)E"
     rb"\w*?7cutlass(?P<dtype>10bfloat16_t|6half_t)E19Flash_kernel_traitsI\w*?EE(?P<flags>(?:Lb[01]E)+)"
 )
+REFUSAL = re.compile(rb"This flash attention build does not support ([a-z ]+)\.")
+
 DTYPES = {b"10bfloat16_t": "bf16", b"6half_t": "fp16"}
 
 
@@ -68,6 +70,8 @@ class Extension:
     archs: architectures with machine code, as CUDA writes them (`80`). ptx: those with PTX.
     modules: how many device modules there are for each architecture.
     kernels: the specialisations whose names the host code registers; empty when the names are not flash-attn 2's.
+    refuses: features that the API says it was built without (`backward`, `local attention`). A kernel that lacks a
+        feature which the API does not refuse gives wrong results without a word.
     gcc: the host compiler, from the `.comment` section.
     """
 
@@ -77,6 +81,7 @@ class Extension:
     ptx: tuple[str, ...]
     modules: dict[str, int]
     kernels: frozenset[Kernel]
+    refuses: frozenset[str]
     gcc: str | None
 
 
@@ -84,6 +89,7 @@ def read(content: bytes) -> Extension:
     """Read a shared object. Raises ValueError when the bytes are no ELF file or its fat binary is damaged."""
     try:
         elf = ELFFile(io.BytesIO(content))
+        strings = _section(elf, ".rodata")
         entries = list(fatbin_entries(_section(elf, ".nv_fatbin")))
         return Extension(
             cuda_major=_cuda_major(elf),
@@ -91,7 +97,8 @@ def read(content: bytes) -> Extension:
             archs=_archs(entries, SASS),
             ptx=_archs(entries, PTX),
             modules=_count(arch for kind, arch in entries if kind == SASS),
-            kernels=kernels(_section(elf, ".rodata")),
+            kernels=kernels(strings),
+            refuses=frozenset(found.decode() for found in REFUSAL.findall(strings)),
             gcc=_gcc(_section(elf, ".comment")),
         )
     except (ELFError, struct.error) as error:

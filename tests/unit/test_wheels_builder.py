@@ -1,0 +1,73 @@
+"""A wheel that was just built is kept only when it is exactly what was asked for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from wheel_factory import REFUSALS, fatbin, kernel_names, shared_object, wheel
+
+from assay.errors import IngredientError
+from assay.matrix.row import FlashAttn, Row
+from assay.wheels import builder, lean
+from assay.wheels import wheel as wheel_file
+
+ROW = Row(
+    id="lean",
+    expect="certify",
+    flash_attn=FlashAttn(source="compile", head_dims=(96,), dtypes=("bf16",), archs=("80",)),
+)
+RECIPE = lean.recipe(ROW)
+NAMES = kernel_names([96], ["bf16"]) + REFUSALS
+
+
+def verify(folder: Path, library: bytes, version: str = RECIPE.version) -> None:
+    """Verify a wheel with this shared object against the recipe."""
+    made = wheel(folder, version=version, library=library)
+    builder.verify(wheel_file.read(made, source="compile"), RECIPE, ROW)
+
+
+def test_a_wheel_with_exactly_the_kernels_asked_for_is_right(tmp_path: Path) -> None:
+    verify(tmp_path, shared_object(names=NAMES))
+
+
+@pytest.mark.parametrize(
+    ("library", "version", "problem"),
+    [
+        (shared_object(names=NAMES), "2.8.3", "its version is 2.8.3, not 2.8.3.assay.hd96.bf16.sm80.fwd"),
+        (
+            shared_object(names=kernel_names([96], ["bf16"], ["fwd"]) + REFUSALS),
+            RECIPE.version,
+            "it lacks the kernel fwd-split head dim 96 bf16; it lacks the kernel fwd-split head dim 96 bf16 causal",
+        ),
+        (
+            shared_object(names=NAMES + kernel_names([64], ["bf16"], ["fwd"])),
+            RECIPE.version,
+            "it holds the kernel fwd head dim 64 bf16, which nobody asked for",
+        ),
+        (
+            shared_object(names=NAMES, device_code=fatbin(["80", "90"])),
+            RECIPE.version,
+            r"it has machine code for .*'80', '90'.*, not .*'80'",
+        ),
+        (
+            shared_object(names=kernel_names([96], ["bf16"]) + REFUSALS.replace(b"backward", b"forwards")),
+            RECIPE.version,
+            "its kernels lack backward and its API does not refuse it",
+        ),
+    ],
+)
+def test_anything_else_is_not_kept(tmp_path: Path, library: bytes, version: str, problem: str) -> None:
+    with pytest.raises(IngredientError, match=f"is not what row lean asks for: .*{problem}.*It was not kept"):
+        verify(tmp_path, library, version)
+
+
+def test_a_wheel_without_kernels_must_have_none(tmp_path: Path) -> None:
+    row = replace(ROW, flash_attn=FlashAttn(source="skip-cuda"))
+    recipe = lean.recipe(row)
+    empty = wheel(tmp_path / "empty", version=recipe.version, library=b"", tags="py3-none-any")
+    builder.verify(wheel_file.read(empty, source="skip-cuda"), recipe, row)
+    full = wheel(tmp_path / "full", version=recipe.version)
+    with pytest.raises(IngredientError, match="which nobody asked for"):
+        builder.verify(wheel_file.read(full, source="skip-cuda"), recipe, row)
