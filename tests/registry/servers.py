@@ -16,6 +16,9 @@ from pathlib import Path
 from typing import Any
 
 READY_SECONDS = 20
+USER, PASSWORD = "tester", "tests-only"
+HTPASSWD = f"{USER}:$2b$04$wlf.p0DNOw.t6LCMA/9TlupbZyHprQ5.9eIE62cgk3ZoAfOqbTIVi"
+"""The line that lets USER in with PASSWORD (bcrypt, the only kind that docker-registry reads)."""
 
 
 def free_port() -> int:

@@ -72,7 +72,7 @@ def test_what_newer_images_replace_goes_and_the_rest_still_verifies(
 
 
 def test_an_image_that_a_moving_tag_names_stays_however_old(publisher: Publisher, image: Callable[..., str]) -> None:
-    oldest, middle, newest = publish_in_turn(publisher, image)
+    oldest, middle, _ = publish_in_turn(publisher, image)
     registry, repository = publisher.registry, publisher.repository
     held = registry.manifest(repository, oldest)
     assert held

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
+import json
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import publish_samples as samples
 import pytest
 from conftest import Publisher
-from servers import Fault, Proxy
+from servers import HTPASSWD, PASSWORD, USER, Fault, Proxy, docker_registry
 
+from assay import keys
 from assay import registry as registries
+from assay.engine import Engine
 from assay.errors import AssayError, RegistryError
 from assay.registry import Registry
 
@@ -158,7 +163,7 @@ def test_refusals_come_in_clear_words_and_are_not_repeated(
 
 
 def test_a_registry_without_deleting_keeps_only_names_of_nothing(
-    tmp_path_factory: pytest.TempPathFactory, behind_proxy: Publisher, proxy: Proxy, image: Callable[..., str]
+    behind_proxy: Publisher, proxy: Proxy, image: Callable[..., str]
 ) -> None:
     ready(behind_proxy, image)
     proxy.rule = lambda method, path: Fault(405) if method == "DELETE" else None
@@ -179,3 +184,24 @@ def test_retries_pause_longer_each_time(host: str, proxy: Proxy) -> None:
         patient.manifest("newbie", "latest")
     assert len(pauses) == 4
     assert all(later > earlier * 1.5 for earlier, later in itertools.pairwise(pauses))
+
+
+def test_a_registry_that_asks_for_a_password(
+    tmp_path: Path, engine: Engine, image: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine and assay both use what `docker login` left, or say what is missing."""
+    with docker_registry(tmp_path, htpasswd=HTPASSWD) as host:
+        for user, accepted in ((USER, True), ("nobody", False), (None, False)):
+            auth = base64.b64encode(f"{user}:{PASSWORD}".encode()).decode()
+            config = {"auths": {host: {"auth": auth}} if user else {}}
+            (tmp_path / "config.json").write_text(json.dumps(config))
+            monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+            registry = Registry(host, allow_http=True, sleep=lambda _: None)
+            publisher = Publisher(Engine.connect(start=False), registry, tmp_path / "out", keys.generate())
+            ready(publisher, image)
+            if accepted:
+                publisher(samples.row())
+                assert FULL_TAG in publisher.tags()
+            else:
+                with pytest.raises(RegistryError, match="docker login"):
+                    publisher(samples.row())

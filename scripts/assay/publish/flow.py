@@ -169,6 +169,11 @@ def _push(
     manifest = registry.manifest(target.repository, digest)
     if manifest is None:
         raise RegistryError(f"{target.name} does not hold {digest}, which the engine says it pushed")
+    if manifest.is_index:
+        raise Refused(
+            f"the engine pushed {digest[:19]}, a list of images: its containerd image store does so where builds leave"
+            " attestations; switch those off (--provenance=false) or use its classic store"
+        )
     if not _is_image(manifest, image_id):
         raise Refused(f"what arrived at {target.name} as {digest[:19]} is not the certified image {image_id[:19]}")
     return manifest
