@@ -68,7 +68,9 @@ def resolved(expect: Expect) -> Answer:
     if problems:
         lines = list(problems)
         shown = lines[:SHOWN] + ([f"... and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else [])
-        return failed(required, f"problems: {len(lines)} in {len(files)} ELF files, such as {lines[0]}", "\n".join(shown), **facts)
+        return failed(
+            required, f"problems: {len(lines)} in {len(files)} ELF files, such as {lines[0]}", "\n".join(shown), **facts
+        )
     return passed(required, f"{measured}; everything is resolved", **facts)
 
 
