@@ -7,7 +7,7 @@ from datetime import datetime, timedelta, timezone
 
 import publish_samples as samples
 import pytest
-from conftest import Publisher
+from publisher import Publisher
 
 from assay import keys, oci, prune
 from assay.errors import CertificateError

@@ -9,7 +9,7 @@ from pathlib import Path
 import clients
 import publish_samples as samples
 import pytest
-from conftest import Publisher
+from publisher import Publisher
 
 from assay import keys
 from assay.certificate.statement import TEST_RESULT

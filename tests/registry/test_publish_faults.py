@@ -11,7 +11,7 @@ from pathlib import Path
 
 import publish_samples as samples
 import pytest
-from conftest import Publisher
+from publisher import Publisher
 from servers import HTPASSWD, PASSWORD, USER, Fault, Proxy, docker_registry
 
 from assay import keys

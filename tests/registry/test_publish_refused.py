@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 
 import publish_samples as samples
 import pytest
-from conftest import Publisher
+from publisher import Publisher
 
 from assay import keys, oci
 from assay.certificate import store
@@ -15,6 +19,7 @@ from assay.certificate.dsse import Envelope
 from assay.engine import Engine
 from assay.errors import Refused
 from assay.findings import Level
+from assay.matrix import load
 from assay.oci import parse_reference
 from assay.publish.attachments import cosign_attestations
 from assay.verify import Trust, examine
@@ -173,3 +178,23 @@ def test_a_tag_that_was_moved_in_the_registry_does_not_verify(publisher: Publish
     seen = examine(registry, parse_reference(f"{registry.host}/{repository}:{FULL_TAG}"), trust)
     assert seen.answer()[0] == "not certified"
     assert any("it is about" in problem for problem in seen.problems)
+
+
+def test_the_command_says_why_and_exits_1(publisher: Publisher, image: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "matrix.toml").write_text(
+        '[publish]\nlevel = "image"\n[[row]]\nid = "cu121"\nwhat = "a row"\nexpect = "certify"\ntags = ["latest"]\n'
+    )
+    row = load(tmp_path / "matrix.toml").rows[0]
+    rejected = samples.evidence(row, image(), failed="torch.import")
+    samples.write_certificate(tmp_path / "build", rejected, publisher.key)
+    assert publisher.key
+    done = subprocess.run(
+        [sys.executable, "-m", "assay", "publish", "--registry", publisher.registry.host, "--allow-http"],
+        cwd=tmp_path,
+        env={**os.environ, keys.KEY_VARIABLE: publisher.key.pem().decode()},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1, done.stderr
+    assert "cu121: it is rejected" in done.stderr
+    assert publisher.registry.tags("newbie-image") == []
