@@ -131,16 +131,16 @@ def _plan(
         made=evidence.finished,
         assay_version=evidence.assay_version,
     )
-    plan = Plan(candidate=candidate, full_tag=full_tag, moving=candidate.row.tags, sbom=bill, present=None)
     present = registry.tagged(settings.target.repository, full_tag)
     if present is not None and not _is_image(present, candidate.image_id):
         raise Refused(
             f"{candidate.row.id}: {settings.target.name}:{full_tag} is published as {present.digest[:19]}, another"
             f" image than the certified {candidate.image_id[:19]}; a full tag never moves"
         )
+    plan = Plan(candidate=candidate, full_tag=full_tag, moving=candidate.row.tags, sbom=bill, present=present)
     for tag in plan.moving:
         _moving_allowed(plan, tag, registry, settings)
-    return Plan(candidate=candidate, full_tag=full_tag, moving=plan.moving, sbom=bill, present=present)
+    return plan
 
 
 def _distinct(plans: Sequence[Plan]) -> None:
