@@ -46,7 +46,7 @@ def provide(engine: Engine, network: NetworkSettings, row: Row, out: Path, told:
 
 
 def test_a_lean_wheel_holds_exactly_the_kernels_asked_for(
-    engine: Engine, network: NetworkSettings, tmp_path: Path
+    engine: Engine, network: NetworkSettings, tmp_path: Path, name: str
 ) -> None:
     wheel = provide(engine, network, LEAN, tmp_path, [])
     assert wheel.version == "2.8.3+assay.hd96.bf16.sm80.fwd"
@@ -56,7 +56,7 @@ def test_a_lean_wheel_holds_exactly_the_kernels_asked_for(
     with_torch = compose(LEAN, out=tmp_path / "torch", network=network, wheel=None, stop_at="flash-attn-wheel")
     image = engine.build(
         with_torch.folder,
-        tag="assay-test/torch:latest",
+        tag=name,
         target="torch",
         labels={},
         network="host",
