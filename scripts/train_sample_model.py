@@ -16,6 +16,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -93,7 +95,7 @@ def _parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _preview_vae(vae, data, device, path, drawing) -> None:  # type: ignore[no-untyped-def]
+def _preview_vae(vae: Any, data: Any, device: Any, path: Path, drawing: ModuleType) -> None:
     """Write pictures above their reconstructions."""
     import torch
 
@@ -108,9 +110,10 @@ def _preview_vae(vae, data, device, path, drawing) -> None:  # type: ignore[no-u
 
 
 def _grade(folder: Path, options: argparse.Namespace, started: float) -> None:
-    """Choose the sampling by grades on one set of held-out prompts, then grade another set in every way that runs here."""
+    """Choose the sampling by grades on one set of held-out prompts, then grade another in every way that runs here."""
     from newbie.attention import AttentionError
     from newbie.sampler import Sampling
+
     from sample_model import drawing, evaluate, export
     from sample_model.schedule import say
 
@@ -131,11 +134,16 @@ def _grade(folder: Path, options: argparse.Namespace, started: float) -> None:
     best = max(tried, key=lambda pair: pair[0])[1]
     export.write_index(folder, best)
     export.pack(folder, options.out / "sample-model.tar")
-    metrics = {"sampling": best.to_json(), "tried": [(round(share, 4), sampling.to_json()) for share, sampling in tried]}
+    metrics = {
+        "sampling": best.to_json(),
+        "tried": [(round(share, 4), sampling.to_json()) for share, sampling in tried],
+    }
     runs = [("flash", "bf16"), ("flash", "fp16"), ("sdpa", "bf16"), ("sdpa", "fp32")] if gpu else [("sdpa", "fp32")]
     for attention, dtype in runs:
         try:
-            found = evaluate.evaluate(evaluate.pipeline(folder, options.device, dtype, attention), options.prompts, 2000)
+            found = evaluate.evaluate(
+                evaluate.pipeline(folder, options.device, dtype, attention), options.prompts, 2000
+            )
         except AttentionError as error:
             metrics[f"{attention}/{dtype}"] = {"not-run": str(error)}
             say(f"{attention} {dtype}: {error}")

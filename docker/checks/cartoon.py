@@ -1,9 +1,9 @@
 """What the sample model draws: cartoon scenes and their attributes, as data.
 
-A scene has one or two characters, one per side, and a background. The tables are the one source of names and colours for
-the drawings that the model learnt from, for the prompts, and for the grader that reads pictures back. Colours of one
-table, and colours that touch in a picture (hair on background, iris on eye white), are at least 60 apart in RGB, so that
-a reading by nearest colour survives shading and the small errors of a generated picture.
+A scene has one or two characters, one per side, and a background. The tables are the one source of names and colours
+for the drawings that the model learnt from, for the prompts, and for the grader that reads pictures back. Colours of
+one table, and colours that touch in a picture (hair on background, iris on eye white), are at least 60 apart in RGB, so
+that a reading by nearest colour survives shading and the small errors of a generated picture.
 
 Standard library only: prompts are drawn wherever checks run.
 """
@@ -13,14 +13,13 @@ from __future__ import annotations
 import hashlib
 import random
 from dataclasses import dataclass
-from typing import Dict, Tuple
 
-Colour = Tuple[int, int, int]
+Colour = tuple[int, int, int]
 
 SIZE = 128
 """Width and height of a picture in pixels."""
 
-HAIR_COLOURS: Dict[str, Colour] = {
+HAIR_COLOURS: dict[str, Colour] = {
     "red": (206, 48, 48),
     "blonde": (250, 214, 92),
     "green": (104, 212, 146),
@@ -30,14 +29,14 @@ HAIR_COLOURS: Dict[str, Colour] = {
     "black": (52, 46, 56),
     "silver": (218, 222, 232),
 }
-EYE_COLOURS: Dict[str, Colour] = {
+EYE_COLOURS: dict[str, Colour] = {
     "red": (224, 40, 52),
     "blue": (40, 112, 236),
     "green": (36, 172, 84),
     "purple": (156, 60, 212),
     "golden": (246, 178, 24),
 }
-CLOTHING_COLOURS: Dict[str, Colour] = {
+CLOTHING_COLOURS: dict[str, Colour] = {
     "red": (214, 56, 60),
     "blue": (52, 96, 214),
     "green": (52, 160, 88),
@@ -45,7 +44,7 @@ CLOTHING_COLOURS: Dict[str, Colour] = {
     "white": (240, 240, 244),
     "black": (56, 54, 64),
 }
-BACKGROUNDS: Dict[str, Colour] = {
+BACKGROUNDS: dict[str, Colour] = {
     "sky": (118, 190, 242),
     "night": (62, 60, 136),
     "sunset": (246, 140, 66),
@@ -59,7 +58,7 @@ EXPRESSIONS = ("smile", "sad", "surprised", "laughing")
 POSITIONS = ("left", "right")
 
 SKIN: Colour = (255, 222, 196)
-CENTRES: Dict[str, Tuple[int, int]] = {"left": (33, 56), "right": (95, 56)}
+CENTRES: dict[str, tuple[int, int]] = {"left": (33, 56), "right": (95, 56)}
 """Centre of a character's head (x, y) in pixels; drawings vary it by at most `JITTER`."""
 JITTER = 2.0
 
@@ -80,10 +79,10 @@ class Character:
 class Scene:
     """One or two characters, ordered left to right, before a background."""
 
-    characters: Tuple[Character, ...]
+    characters: tuple[Character, ...]
     background: str
 
-    def attributes(self) -> Dict[str, str]:
+    def attributes(self) -> dict[str, str]:
         """Return everything that a picture of the scene shows, as the grader names it: `left.hair_colour: red`, ..."""
         found = {
             "positions": "+".join(character.position for character in self.characters),
@@ -99,7 +98,7 @@ CHARACTER_ATTRIBUTES = ("hair_colour", "eye_colour", "clothing_colour", "hair_st
 
 
 def held_out(scene: Scene) -> bool:
-    """Say whether a scene is kept from training: one in ten, by a hash of its attributes, so both sides agree for ever."""
+    """Say whether a scene is kept from training: one in ten, by a hash of its attributes, so all sides agree."""
     text = ";".join(f"{name}={value}" for name, value in sorted(scene.attributes().items()))
     return hashlib.sha256(text.encode()).digest()[0] % 10 == 0
 

@@ -8,8 +8,9 @@ and `tests/unit/test_grader.py` holds them to reading every drawn picture withou
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from typing import Any
 
 import numpy as np
 
@@ -18,15 +19,15 @@ from . import cartoon
 UNREADABLE = "unreadable"
 """Value of an attribute whose region shows none of the table's values."""
 
-Box = Tuple[float, float, float, float]
+Box = tuple[float, float, float, float]
 """Left, top, right, bottom in pixels, from the centre of the head."""
 
 # Where to look, from the centre of the head.
 CROWN: Box = (-13, -21, 13, -12)
-IRIS: Tuple[Box, Box] = ((-12.5, 4, -4.5, 9), (4.5, 4, 12.5, 9))
+IRIS: tuple[Box, Box] = ((-12.5, 4, -4.5, 9), (4.5, 4, 12.5, 9))
 CHEST: Box = (-9, 38, 9, 62)
 MOUTH: Box = (-6.5, 10.6, 6.5, 18.6)
-STYLE_REGIONS: Tuple[Tuple[str, Tuple[Box, Box]], ...] = (
+STYLE_REGIONS: tuple[tuple[str, tuple[Box, Box]], ...] = (
     ("buns", ((-18, -27, -12, -22), (12, -27, 18, -22))),
     ("twintails", ((-29, 3, -25, 14), (25, 3, 29, 14))),
     ("long", ((-24.5, 28, -21, 46), (21, 28, 24.5, 46))),
@@ -43,18 +44,18 @@ HAIR_DISTANCE = 48.0
 STYLE_SHARE = 0.35
 """Drawn hair fills at least half of its style's regions and, where the style differs, never more than a twentieth."""
 LIPS_RED_OVER_GREEN, LIPS_GREEN = 60, 150
-"""Lips are redder than green by more than the first, and their green is below the second; skin and outlines fail one."""
+"""Lips have more red than green by the first, and less green than the second; skin and outlines fail one of them."""
 
 
 @dataclass(frozen=True)
 class Grade:
     """What a picture shows against what its prompt asked for, attribute by attribute."""
 
-    wanted: Dict[str, str]
-    read: Dict[str, str]
+    wanted: dict[str, str]
+    read: dict[str, str]
 
     @property
-    def wrong(self) -> List[str]:
+    def wrong(self) -> list[str]:
         """Names of the attributes that the picture does not show as asked."""
         return [name for name, value in self.wanted.items() if self.read.get(name) != value]
 
@@ -69,7 +70,7 @@ def grade(picture: Any, scene: cartoon.Scene) -> Grade:
     return Grade(scene.attributes(), read(picture))
 
 
-def read(picture: Any) -> Dict[str, str]:
+def read(picture: Any) -> dict[str, str]:
     """Return all attributes that a picture shows, named as `Scene.attributes` names them."""
     pixels = np.asarray(picture)
     if pixels.shape != (cartoon.SIZE, cartoon.SIZE, 3) or pixels.dtype != np.uint8:
@@ -89,7 +90,7 @@ def read(picture: Any) -> Dict[str, str]:
     return found
 
 
-def _read_character(pixels: Any, head: Tuple[float, float]) -> Dict[str, str]:
+def _read_character(pixels: Any, head: tuple[float, float]) -> dict[str, str]:
     hair = np.median(_region(pixels, head, CROWN), axis=0)
     return {
         "hair_colour": _nearest(hair, cartoon.HAIR_COLOURS),
@@ -100,7 +101,7 @@ def _read_character(pixels: Any, head: Tuple[float, float]) -> Dict[str, str]:
     }
 
 
-def _find_head(pixels: Any, position: str) -> Optional[Tuple[float, float]]:
+def _find_head(pixels: Any, position: str) -> tuple[float, float] | None:
     x, y = cartoon.CENTRES[position]
     left, top = x - 22, y - 12
     window = pixels[top : y + 24, left : x + 23]
@@ -111,7 +112,7 @@ def _find_head(pixels: Any, position: str) -> Optional[Tuple[float, float]]:
     return left + float(columns.mean()), top + float(rows.mean()) - FACE_TO_HEAD
 
 
-def _eye_colour(pixels: Any, head: Tuple[float, float]) -> str:
+def _eye_colour(pixels: Any, head: tuple[float, float]) -> str:
     """Name the iris colour that most pixels below the pupils are nearest to; outline, white and skin have no vote."""
     names = list(cartoon.EYE_COLOURS)
     others = [cartoon.SKIN, (252, 252, 255), (64, 44, 58), (150, 150, 160)]
@@ -124,15 +125,17 @@ def _eye_colour(pixels: Any, head: Tuple[float, float]) -> str:
     return names[int(votes.argmax())] if votes.max() >= 8 else UNREADABLE
 
 
-def _hair_style(pixels: Any, head: Tuple[float, float], hair: Any) -> str:
+def _hair_style(pixels: Any, head: tuple[float, float], hair: Any) -> str:
     for style, boxes in STYLE_REGIONS:
-        if all(float((_distance(_region(pixels, head, box), hair) < HAIR_DISTANCE).mean()) > STYLE_SHARE for box in boxes):
+        if all(
+            float((_distance(_region(pixels, head, box), hair) < HAIR_DISTANCE).mean()) > STYLE_SHARE for box in boxes
+        ):
             return style
     return "short"
 
 
-def _expression(pixels: Any, head: Tuple[float, float]) -> str:
-    """Tell the mouths apart: a wide filled one laughs, a tall narrow one is surprised, and a line's ends go up or down."""
+def _expression(pixels: Any, head: tuple[float, float]) -> str:
+    """Tell mouths apart: a wide filled one laughs, a tall narrow one is surprised, and a line's ends go up or down."""
     left, top, right, bottom = MOUTH
     x0, y0 = round(head[0] + left), round(head[1] + top)
     block = pixels[y0 : round(head[1] + bottom) + 1, x0 : round(head[0] + right) + 1]
@@ -155,7 +158,7 @@ def _expression(pixels: Any, head: Tuple[float, float]) -> str:
     return "smile" if float(ends.mean()) < float(middle.mean()) else "sad"
 
 
-def _region(pixels: Any, head: Tuple[float, float], box: Box) -> Any:
+def _region(pixels: Any, head: tuple[float, float], box: Box) -> Any:
     """Return the pixels of a box, (n, 3), cut at the picture's edges."""
     left, top, right, bottom = box
     rows = slice(max(0, round(head[1] + top)), max(1, round(head[1] + bottom)))

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import random
-from typing import Dict, List, Tuple
 
 from .cartoon import Character, Scene
 
-HAIR_COLOUR_WORDS: Dict[str, Tuple[str, ...]] = {
+HAIR_COLOUR_WORDS: dict[str, tuple[str, ...]] = {
     "red": ("red", "crimson"),
     "blonde": ("blonde", "golden", "yellow"),
     "green": ("green", "mint"),
@@ -17,39 +16,39 @@ HAIR_COLOUR_WORDS: Dict[str, Tuple[str, ...]] = {
     "black": ("black", "dark"),
     "silver": ("silver", "white", "grey"),
 }
-EYE_COLOUR_WORDS: Dict[str, Tuple[str, ...]] = {
+EYE_COLOUR_WORDS: dict[str, tuple[str, ...]] = {
     "red": ("red", "crimson"),
     "blue": ("blue",),
     "green": ("green",),
     "purple": ("purple", "violet"),
     "golden": ("golden", "yellow", "amber"),
 }
-HAIR_STYLE_WORDS: Dict[str, Tuple[str, ...]] = {
+HAIR_STYLE_WORDS: dict[str, tuple[str, ...]] = {
     "short": ("short_hair", "bob_cut", "short_bob"),
     "long": ("long_hair", "very_long_hair", "straight_long_hair"),
     "twintails": ("twintails", "twin_tails", "pigtails"),
     "buns": ("hair_buns", "double_bun", "two_buns"),
 }
-EXPRESSION_WORDS: Dict[str, Tuple[str, ...]] = {
+EXPRESSION_WORDS: dict[str, tuple[str, ...]] = {
     "smile": ("smile", "smiling", "gentle_smile", "happy"),
     "sad": ("sad", "frown", "unhappy"),
     "surprised": ("surprised", "astonished", "shocked"),
     "laughing": ("laughing", "laugh", "cheerful_laugh"),
 }
-BACKGROUND_WORDS: Dict[str, Tuple[str, ...]] = {
+BACKGROUND_WORDS: dict[str, tuple[str, ...]] = {
     "sky": ("blue_sky, clouds", "sky, daytime", "sunny_day"),
     "night": ("night_sky, stars", "night, moon", "starry_night"),
     "sunset": ("sunset", "sunset, orange_sky", "evening, sunset"),
     "forest": ("forest", "forest, trees", "deep_forest"),
     "room": ("indoors, room", "room, wallpaper", "cosy_room"),
 }
-POSITION_WORDS: Dict[str, Tuple[str, ...]] = {
+POSITION_WORDS: dict[str, tuple[str, ...]] = {
     "left": ("left", "center_left", "left_side"),
     "right": ("right", "center_right", "right_side"),
 }
 GARMENTS = ("shirt", "sweater", "top")
 NAMES = ("aiko", "hana", "mei", "rin", "sora", "yuki", "$character_1$", "$character_2$")
-OPTIONAL_TAGS: Tuple[Tuple[str, Tuple[str, ...]], ...] = (
+OPTIONAL_TAGS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("style", ("anime_style", "anime_style, digital_art", "cartoon")),
     ("atmosphere", ("cheerful", "calm", "dreamy")),
     ("quality", ("high_resolution, detailed", "best_quality", "detailed")),
@@ -62,7 +61,10 @@ def xml_prompt(scene: Scene, rng: random.Random) -> str:
     characters = list(scene.characters)
     rng.shuffle(characters)
     lines = [line for n, character in enumerate(characters, 1) for line in _character(n, character, rng)]
-    lines += ["<general_tags>", _tag("count", "2girls" if len(characters) == 2 else rng.choice(("1girl", "1girl, solo")))]
+    lines += [
+        "<general_tags>",
+        _tag("count", "2girls" if len(characters) == 2 else rng.choice(("1girl", "1girl, solo"))),
+    ]
     fields = [_tag("background", rng.choice(BACKGROUND_WORDS[scene.background]))]
     fields += [_tag(name, rng.choice(values)) for name, values in OPTIONAL_TAGS if rng.random() < 0.3]
     rng.shuffle(fields)
@@ -82,7 +84,7 @@ def prompt(scene: Scene, rng: random.Random, *, plain_share: float = 0.15) -> st
     return (plain_prompt if rng.random() < plain_share else xml_prompt)(scene, rng)
 
 
-def _character(number: int, character: Character, rng: random.Random) -> List[str]:
+def _character(number: int, character: Character, rng: random.Random) -> list[str]:
     appearance = [
         _spaced(f"{rng.choice(HAIR_COLOUR_WORDS[character.hair_colour])}_hair", rng),
         _spaced(f"{rng.choice(EYE_COLOUR_WORDS[character.eye_colour])}_eyes", rng),

@@ -7,9 +7,8 @@ import random
 from collections.abc import Callable
 
 import numpy as np
-from PIL import Image, ImageDraw
-
 from assay_checks import cartoon
+from PIL import Image, ImageDraw
 
 SCALE = 4
 """Pictures are drawn this many times larger and averaged down, which smooths every edge."""
@@ -44,10 +43,7 @@ def _disc(pen: ImageDraw.ImageDraw, x: float, y: float, radius: float, colour: C
 
 
 def _hills(pen: ImageDraw.ImageDraw, top: float, height: float, phase: float, colour: Colour) -> None:
-    line = [
-        (x * SCALE, (top + height * math.sin(phase + x * 0.055)) * SCALE)
-        for x in range(-2, cartoon.SIZE + 3, 3)
-    ]
+    line = [(x * SCALE, (top + height * math.sin(phase + x * 0.055)) * SCALE) for x in range(-2, cartoon.SIZE + 3, 3)]
     pen.polygon([(0, _SIDE), *line, (_SIDE, _SIDE)], fill=colour)
 
 
@@ -101,9 +97,7 @@ def _room(colour: Colour, rng: random.Random) -> Image.Image:
         pen.rectangle((x * SCALE, 0, (x + 4) * SCALE, _SIDE), fill=stripe)
     left = rng.uniform(53, 57)
     pen.rectangle((left * SCALE, 24 * SCALE, (left + 18) * SCALE, 52 * SCALE), fill=(134, 96, 70))
-    pen.rectangle(
-        ((left + 2) * SCALE, 26 * SCALE, (left + 16) * SCALE, 50 * SCALE), fill=(112, 176, 226)
-    )
+    pen.rectangle(((left + 2) * SCALE, 26 * SCALE, (left + 16) * SCALE, 50 * SCALE), fill=(112, 176, 226))
     pen.rectangle((0, 112 * SCALE, _SIDE, _SIDE), fill=(150, 108, 78))
     return image
 

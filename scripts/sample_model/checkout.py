@@ -1,4 +1,4 @@
-"""Reach the code that is baked or mounted into images, which is no installed package: `docker/checks`, `docker/runtime`."""
+"""Reach the code that goes into images and is no installed package: `docker/checks`, `docker/runtime`."""
 
 from __future__ import annotations
 

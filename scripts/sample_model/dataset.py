@@ -10,9 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from tokenizers import Tokenizer
-
 from assay_checks import cartoon, cartoon_prompts
+from tokenizers import Tokenizer
 
 from . import drawing
 
@@ -76,7 +75,7 @@ def _draw_chunk(job: _Job) -> int:
     pictures = _map(job.folder, "pictures", (count, cartoon.SIZE, cartoon.SIZE, 3), np.uint8, create=False)
     tokens = _map(job.folder, "tokens", (count, WORDINGS, TOKENS), np.int16, create=False)
     tokenizer = Tokenizer.from_file(str(job.folder / "tokenizer.json"))
-    rng = random.Random(f"{job.seed}/{job.start}")
+    rng = random.Random(f"{job.seed}/{job.start}")  # noqa: S311 - pictures, no secrets
     for row in range(job.start, job.start + CHUNK):
         scene = cartoon.random_scene(rng, for_training=True)
         pictures[row] = drawing.draw(scene, rng)

@@ -8,9 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw
-
 from assay_checks import cartoon
+from PIL import Image, ImageDraw
 
 from . import backgrounds
 from .backgrounds import SCALE, Colour, mix
@@ -40,9 +39,7 @@ def draw(scene: cartoon.Scene, rng: random.Random) -> npt.NDArray[np.uint8]:
 class _Figure:
     """One character. Coordinates are pixels of the final picture, from the centre of the head."""
 
-    def __init__(
-        self, pen: ImageDraw.ImageDraw, character: cartoon.Character, rng: random.Random
-    ) -> None:
+    def __init__(self, pen: ImageDraw.ImageDraw, character: cartoon.Character, rng: random.Random) -> None:
         x, y = cartoon.CENTRES[character.position]
         self.pen = pen
         self.character = character
@@ -75,9 +72,7 @@ class _Figure:
     def _at(self, x: float, y: float) -> Point:
         return ((self.x + x * self.size) * SCALE, (self.y + y * self.size) * SCALE)
 
-    def _ellipse(
-        self, x: float, y: float, rx: float, ry: float, fill: Colour, line: Colour | None = None
-    ) -> None:
+    def _ellipse(self, x: float, y: float, rx: float, ry: float, fill: Colour, line: Colour | None = None) -> None:
         if line is not None:
             self._ellipse(x, y, rx + 0.7, ry + 0.7, line)
         left, top = self._at(x - rx, y - ry)
@@ -88,9 +83,7 @@ class _Figure:
         corners = [self._at(x, y) for x, y in points]
         self.pen.polygon(corners, fill=fill)
         if line is not None:
-            self.pen.line(
-                [*corners, corners[0], corners[1]], fill=line, width=round(0.9 * SCALE), joint="curve"
-            )
+            self.pen.line([*corners, corners[0], corners[1]], fill=line, width=round(0.9 * SCALE), joint="curve")
 
     def _stroke(self, points: Sequence[Point], colour: Colour, width: float) -> None:
         corners = [self._at(x, y) for x, y in points]
@@ -115,9 +108,7 @@ class _Figure:
                 self._ellipse(side * 14, -22.6, 4, 3.4, self.hair)
         if style == "long":
             fall = [*curve((-23, -4), (-26, 18), (-25, 40), (-26, 57)), (-12, 58), (12, 58)]
-            self._shape(
-                [*fall, *curve((26, 57), (25, 40), (26, 18), (23, -4))], self.hair, self.hair_line
-            )
+            self._shape([*fall, *curve((26, 57), (25, 40), (26, 18), (23, -4))], self.hair, self.hair_line)
             for side in (-1, 1):
                 self._stroke(
                     curve((side * 19.5, 20), (side * 19.8, 30), (side * 20, 40), (side * 21, 54)),

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-
 from assay_checks import cartoon, cartoon_grader, cartoon_prompts
 from newbie import weights
 from newbie.pipeline import NewbiePipeline, Report
@@ -37,7 +36,9 @@ class Evaluation:
         wanted = Counter(_kind(name) for grade in self.grades for name in grade.wanted)
         wrong = Counter(_kind(name) for grade in self.grades for name in grade.wrong)
         mistakes = Counter(
-            f"{_kind(name)}: {grade.wanted[name]} -> {grade.read.get(name)}" for grade in self.grades for name in grade.wrong
+            f"{_kind(name)}: {grade.wanted[name]} -> {grade.read.get(name)}"
+            for grade in self.grades
+            for name in grade.wrong
         )
         return {
             "prompts": len(self.grades),
@@ -55,7 +56,7 @@ class Evaluation:
 
 def held_out_prompts(count: int, seed: int) -> list[tuple[cartoon.Scene, str]]:
     """Return scenes that training never saw, each with a prompt."""
-    rng = random.Random(seed)
+    rng = random.Random(seed)  # noqa: S311 - prompts, no secrets
     scenes = [cartoon.random_scene(rng, for_training=False) for _ in range(count)]
     return [(scene, cartoon_prompts.prompt(scene, rng)) for scene in scenes]
 

@@ -9,11 +9,10 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL
+from newbie.sampler import Sampling
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch import nn
-
-from newbie.sampler import Sampling
 
 from .networks import GEMMA, JINA, TRANSFORMER, Networks
 from .tokenizer import save as save_tokenizer
@@ -26,7 +25,12 @@ def export(folder: Path, vae: AutoencoderKL, networks: Networks, tokenizer: Toke
     """Write the folder; weights are stored in bf16."""
     write_index(folder, sampling)
     parts: list[tuple[str, str, nn.Module, dict[str, Any]]] = [
-        ("transformer", "diffusion_pytorch_model", networks.transformer, {"_class_name": "NewbieTransformer2DModel", **TRANSFORMER}),
+        (
+            "transformer",
+            "diffusion_pytorch_model",
+            networks.transformer,
+            {"_class_name": "NewbieTransformer2DModel", **TRANSFORMER},
+        ),
         ("vae", "diffusion_pytorch_model", vae, _vae_config(vae)),
         ("text_encoder", "model", networks.gemma, {"model_type": "gemma3_text", **GEMMA}),
         ("text_encoder_2", "model", networks.jina, JINA.to_json()),
@@ -35,7 +39,9 @@ def export(folder: Path, vae: AutoencoderKL, networks: Networks, tokenizer: Toke
         part = folder / name
         part.mkdir(parents=True, exist_ok=True)
         (part / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-        state = {key: tensor.detach().to("cpu", torch.bfloat16).contiguous() for key, tensor in module.state_dict().items()}
+        state = {
+            key: tensor.detach().to("cpu", torch.bfloat16).contiguous() for key, tensor in module.state_dict().items()
+        }
         file = part / f"{stem}.safetensors"
         save_file(state, str(file), metadata={"format": "pt"})
         file.chmod(0o644)

@@ -7,11 +7,10 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL
-from torch import nn
-from transformers import Gemma3TextConfig, Gemma3TextModel
-
 from newbie.jina_clip import JinaClipTextConfig, JinaClipTextModel
 from newbie.transformer import NewbieTransformer2DModel
+from torch import nn
+from transformers import Gemma3TextConfig, Gemma3TextModel
 
 from .tokenizer import VOCABULARY
 

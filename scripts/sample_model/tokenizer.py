@@ -7,9 +7,8 @@ import random
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-
 from assay_checks import cartoon, cartoon_prompts
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 PAD, BOS, UNKNOWN = "<pad>", "<bos>", "<unk>"
 VOCABULARY = 512
@@ -19,14 +18,11 @@ PRINTABLE = [chr(code) for code in range(33, 127)]
 def train(seed: int, prompts: int = 6000) -> Tokenizer:
     """Learn the merges from prompts of the training split.
 
-    A tag is a word of its own, so `<character_1>` ends as one token; blanks and underscores part words and vanish. Every
-    printable ASCII character is in the alphabet, so any English prompt can be read.
+    A tag is a word of its own, so `<character_1>` ends as one token; blanks and underscores part words and vanish.
+    Every printable ASCII character is in the alphabet, so any English prompt can be read.
     """
-    rng = random.Random(seed)
-    texts = [
-        cartoon_prompts.prompt(cartoon.random_scene(rng, for_training=True), rng)
-        for _ in range(prompts)
-    ]
+    rng = random.Random(seed)  # noqa: S311 - prompts, no secrets
+    texts = [cartoon_prompts.prompt(cartoon.random_scene(rng, for_training=True), rng) for _ in range(prompts)]
     tokenizer = Tokenizer(models.BPE(unk_token=UNKNOWN))
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import nn
-
 from newbie import text
+from torch import nn
 
 from .dataset import Dataset
 from .networks import Networks
@@ -34,7 +33,7 @@ def train(
     checkpoint: Checkpoint | None = None,
     checkpoint_seconds: float = 60.0,
 ) -> None:
-    """Train in place; the networks end with the average of their weights. `checkpoint` is called with that average in."""
+    """Train in place; the networks end with the average of their weights, and `checkpoint` is called with it in."""
     networks.to(device)
     tokens = torch.from_numpy(data.tokens[:]).to(device)
     for module in networks.modules():

@@ -20,7 +20,12 @@ EDGE_WEIGHT = 0.7
 
 
 def train(
-    vae: AutoencoderKL, data: Dataset, device: torch.device, seconds: float, max_steps: int | None = None, batch: int = BATCH
+    vae: AutoencoderKL,
+    data: Dataset,
+    device: torch.device,
+    seconds: float,
+    max_steps: int | None = None,
+    batch: int = BATCH,
 ) -> None:
     """Train in place, then set `scaling_factor` and `shift_factor` so that latents have mean 0 and deviation 1."""
     vae.to(device, memory_format=torch.channels_last).train()
@@ -79,7 +84,10 @@ def encode_all(vae: AutoencoderKL, data: Dataset, device: torch.device, batch: i
     shift, scale = latents[:20000].float().mean().item(), 1 / latents[:20000].float().std().item()
     vae.register_to_config(scaling_factor=round(scale, 6), shift_factor=round(shift, 6))
     deviations = latents[:20000].float().std(dim=(0, 2, 3))
-    say(f"latents: shift {shift:.4f}, scale {scale:.4f}, channel deviations {deviations.min():.3f} to {deviations.max():.3f}")
+    say(
+        f"latents: shift {shift:.4f}, scale {scale:.4f}, "
+        f"channel deviations {deviations.min():.3f} to {deviations.max():.3f}"
+    )
     return latents.sub_(round(shift, 6)).mul_(round(scale, 6))
 
 

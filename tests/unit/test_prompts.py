@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import subprocess
 import sys
@@ -139,7 +140,7 @@ def test_size_is_limited_in_bytes_before_anything_is_parsed():
 def test_every_prompt_that_the_checks_write_is_read():
     """What certifies an image has to be a prompt that a user could have written."""
     cartoon, words = family("cartoon"), family("cartoon_prompts")
-    rng = random.Random(3)
+    rng = random.Random(3)  # noqa: S311 - prompts, no secrets
     for _ in range(300):
         scene = cartoon.random_scene(rng, for_training=False)
         prompt = prompts.parse(words.xml_prompt(scene, rng))
@@ -155,12 +156,8 @@ def test_any_text_is_read_or_refused_with_a_prompt_error(text):
         f"<character_1>{text}</character_1>",
         f"<general_tags><other>{text}</other></general_tags>",
     ):
-        try:
-            prompt = prompts.parse(candidate)
-        except PromptError as error:
-            assert str(error)
-        else:
-            assert prompt.text == candidate.strip()
+        with contextlib.suppress(PromptError):
+            assert prompts.parse(candidate).text == candidate.strip()
 
 
 def test_needs_no_torch():

@@ -8,8 +8,9 @@ tokens are packed, and `cu_seqlens` says where each sequence starts.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, Optional, Tuple
+from typing import Any
 
 import torch
 import torch.nn.functional as functional
@@ -17,7 +18,7 @@ import torch.nn.functional as functional
 from .errors import AttentionError
 
 BACKENDS = ("auto", "flash", "sdpa")
-Rotation = Tuple[torch.Tensor, torch.Tensor]
+Rotation = tuple[torch.Tensor, torch.Tensor]
 """Cosine and sine of the rotary angles, each (batch or 1, tokens, head_dim / 2), float32."""
 
 
@@ -25,7 +26,7 @@ Rotation = Tuple[torch.Tensor, torch.Tensor]
 class AttentionCounter:
     """How many attention calls each kernel has answered since the last reset."""
 
-    calls: Dict[str, int] = field(default_factory=lambda: {"flash": 0, "sdpa": 0})
+    calls: dict[str, int] = field(default_factory=lambda: {"flash": 0, "sdpa": 0})
 
     def reset(self) -> None:
         """Start counting again from nought."""
@@ -51,13 +52,13 @@ class TokenLayout:
     longest: number of tokens of the longest sequence.
     """
 
-    mask: Optional[torch.Tensor]
-    indices: Optional[torch.Tensor] = None
-    cu_seqlens: Optional[torch.Tensor] = None
+    mask: torch.Tensor | None
+    indices: torch.Tensor | None = None
+    cu_seqlens: torch.Tensor | None = None
     longest: int = 0
 
     @classmethod
-    def padded(cls, mask: torch.Tensor, *, packed: bool) -> "TokenLayout":
+    def padded(cls, mask: torch.Tensor, *, packed: bool) -> TokenLayout:
         """Describe a batch by its mask. packed: prepare what the variable-length kernel needs; waits for the device."""
         if not packed:
             return cls(mask)
@@ -68,7 +69,7 @@ class TokenLayout:
         return cls(None if full else mask, indices, starts, int(lengths.max()))
 
     @classmethod
-    def full(cls, batch: int, tokens: int, device: Any, *, packed: bool) -> "TokenLayout":
+    def full(cls, batch: int, tokens: int, device: Any, *, packed: bool) -> TokenLayout:
         """Describe a batch without padding."""
         if not packed:
             return cls(None)
@@ -87,7 +88,7 @@ def rotate(states: torch.Tensor, rotation: Rotation) -> torch.Tensor:
 class NewbieAttention:
     """Attention processor for the model's blocks: `backend` is what runs, `counter` keeps the evidence."""
 
-    def __init__(self, backend: str, counter: Optional[AttentionCounter] = None) -> None:
+    def __init__(self, backend: str, counter: AttentionCounter | None = None) -> None:
         self.backend = backend
         self.counter = counter
         self._flash = flash_attention() if backend == "flash" else None
@@ -158,7 +159,7 @@ def flash_attention() -> Callable[..., torch.Tensor]:
         raise AttentionError(f"flash-attn cannot be used: {error}. `--attention sdpa` draws without it.") from error
 
 
-def obstacle(device: torch.device, dtype: torch.dtype) -> Optional[str]:
+def obstacle(device: torch.device, dtype: torch.dtype) -> str | None:
     """Say why flash-attn cannot run on a device in a dtype, or None if it can."""
     if device.type != "cuda":
         return f"flash-attn runs on NVIDIA GPUs only, the model is on {device.type}"

@@ -1,13 +1,13 @@
 """Jina CLIP v2's text tower: an XLM-RoBERTa encoder with rotary positions and mean pooling.
 
-transformers has no class for it, and Jina's own code comes with the weights from the network. Sizes default to Jina CLIP
-v2's. Modules are named as in its checkpoint, below the prefix that the loader strips.
+transformers has no class for it, and Jina's own code comes with the weights from the network. Sizes default to Jina
+CLIP v2's. Modules are named as in its checkpoint, below the prefix that the loader strips.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Dict
+from typing import Any
 
 import torch
 import torch.nn.functional as functional
@@ -28,13 +28,13 @@ class JinaClipTextConfig:
     layer_norm_eps: float = 1e-5
     pad_token_id: int = 1
 
-    def to_json(self) -> Dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """Return the content of `text_encoder_2/config.json`."""
         return {"model_type": "jina_clip_text", **asdict(self)}
 
     @classmethod
-    def from_json(cls, raw: Dict[str, Any]) -> "JinaClipTextConfig":
-        """Read `text_encoder_2/config.json`: this module's own, or Jina's, which names no sizes and means the defaults."""
+    def from_json(cls, raw: dict[str, Any]) -> JinaClipTextConfig:
+        """Read `text_encoder_2/config.json`: this module's own, or Jina's, which names no sizes: the defaults."""
         return cls(**{name: raw[name] for name in cls.__dataclass_fields__ if name in raw})
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Dict, Mapping
 
 from .errors import MemoryBudgetError
 
@@ -16,7 +16,7 @@ BYTES_PER_PIXEL = 2600
 
 @dataclass(frozen=True)
 class Residency:
-    """Where the text encoders live: `text_on_gpu` keeps them there, otherwise they come over for each prompt and go back."""
+    """Where the text encoders live: `text_on_gpu` keeps them there, else they come over for each prompt and go back."""
 
     text_on_gpu: bool
     peak_bytes: int
@@ -38,10 +38,11 @@ def plan(sizes: Mapping[str, int], budget_bytes: int, pixels: int) -> Residency:
         return Residency(False, apart)
     raise MemoryBudgetError(
         f"{apart / GIB:.1f} GiB are needed even with the text encoders moved off the GPU ({_table(sizes)}, activations "
-        f"{activations / GIB:.1f}), the budget is {budget_bytes / GIB:.1f}. Draw smaller pictures or raise --memory-budget."
+        f"{activations / GIB:.1f}), the budget is {budget_bytes / GIB:.1f}. "
+        "Draw smaller pictures or raise --memory-budget."
     )
 
 
 def _table(sizes: Mapping[str, int]) -> str:
-    gib: Dict[str, float] = {part: size / GIB for part, size in sizes.items()}
+    gib: dict[str, float] = {part: size / GIB for part, size in sizes.items()}
     return ", ".join(f"{part} {size:.1f}" for part, size in gib.items())

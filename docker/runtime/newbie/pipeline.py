@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple, Union
+from typing import Any
 
 import torch
 
@@ -39,12 +40,12 @@ class Parts:
     sampling: Sampling = field(default_factory=Sampling)
     system_prompt: str = SYSTEM_PROMPT
 
-    def modules(self) -> Dict[str, torch.nn.Module]:
+    def modules(self) -> dict[str, torch.nn.Module]:
         """Return the parts that hold weights, by the names of their folders."""
         names = (*offload.TEXT_PARTS, *offload.PICTURE_PARTS)
         return {name: getattr(self, name) for name in names}
 
-    def sizes(self) -> Dict[str, int]:
+    def sizes(self) -> dict[str, int]:
         """Return the bytes that each part's weights take."""
         return {
             name: sum(tensor.numel() * tensor.element_size() for tensor in module.parameters())
@@ -59,8 +60,8 @@ class Report:
     seconds: float
     pictures: int
     attention: str
-    attention_calls: Dict[str, int]
-    peak_bytes: Optional[int]
+    attention_calls: dict[str, int]
+    peak_bytes: int | None
     device: str
     dtype: str
     text_on_gpu: bool
@@ -91,7 +92,7 @@ class NewbiePipeline:
         self,
         parts: Parts,
         *,
-        device: Union[str, torch.device] = "cpu",
+        device: str | torch.device = "cpu",
         dtype: str = "fp32",
         attention_backend: str = "auto",
         memory_budget: float = 16.0,
@@ -128,8 +129,8 @@ class NewbiePipeline:
         height: int,
         width: int,
         negative: str = "",
-        sampling: Optional[Sampling] = None,
-        on_step: Optional[Callable[[int, int], None]] = None,
+        sampling: Sampling | None = None,
+        on_step: Callable[[int, int], None] | None = None,
     ) -> Drawing:
         """Draw one picture for each prompt.
 
@@ -139,7 +140,9 @@ class NewbiePipeline:
         """
         side = self.pixels_per_token
         if not prompts or height % side or width % side or min(height, width) < side:
-            raise NewbieError(f"{len(prompts)} prompts at {width} x {height}: sides must be multiples of {side}, prompts one or more")
+            raise NewbieError(
+                f"{len(prompts)} prompts at {width} x {height}: sides must be multiples of {side}, prompts one or more"
+            )
         sampling = sampling or self.parts.sampling
         residency = self._residency(height * width * len(prompts))
         started = self._start_clock()
@@ -161,8 +164,8 @@ class NewbiePipeline:
         return offload.plan(self.parts.sizes(), int(self.memory_budget * offload.GIB), pixels)
 
     def _encode(
-        self, prompts: List[str], negative: Optional[str], residency: offload.Residency
-    ) -> Tuple[text.Encoded, Optional[text.Encoded]]:
+        self, prompts: list[str], negative: str | None, residency: offload.Residency
+    ) -> tuple[text.Encoded, text.Encoded | None]:
         parts = self.parts
         gemma_texts = [parts.system_prompt + prompt for prompt in prompts]
         clip_texts = list(prompts)
@@ -197,8 +200,8 @@ class NewbiePipeline:
         return torch.stack(noise).to(self.device)
 
     def _velocity(
-        self, conditions: Tuple[text.Encoded, Optional[text.Encoded]], sampling: Sampling, noise: torch.Tensor
-    ) -> "_Velocity":
+        self, conditions: tuple[text.Encoded, text.Encoded | None], sampling: Sampling, noise: torch.Tensor
+    ) -> _Velocity:
         return _Velocity(self.parts.transformer, conditions, sampling, noise, self.dtype)
 
     def _decode(self, latents: torch.Tensor) -> torch.Tensor:
@@ -217,7 +220,7 @@ class NewbiePipeline:
             torch.cuda.reset_peak_memory_stats(self.device)
         return time.perf_counter()
 
-    def _report(self, started: float, pictures: int, calls: Dict[str, int], residency: offload.Residency) -> Report:
+    def _report(self, started: float, pictures: int, calls: dict[str, int], residency: offload.Residency) -> Report:
         on_gpu = self.device.type == "cuda"
         if on_gpu:
             torch.cuda.synchronize(self.device)
@@ -250,7 +253,7 @@ class _Velocity:
     def __init__(
         self,
         transformer: NewbieTransformer2DModel,
-        conditions: Tuple[text.Encoded, Optional[text.Encoded]],
+        conditions: tuple[text.Encoded, text.Encoded | None],
         sampling: Sampling,
         noise: torch.Tensor,
         dtype: torch.dtype,
@@ -263,12 +266,14 @@ class _Velocity:
         patch = transformer.config.patch_size
         tokens = noise.shape[2] * noise.shape[3] // patch**2
         self.positive = _Condition.of(transformer, positive, tokens)
-        self.negative: Optional[_Condition] = None
-        self.both: Optional[_Condition] = None
+        self.negative: _Condition | None = None
+        self.both: _Condition | None = None
         if negative is not None:
             batch = len(noise)
             repeated = text.Encoded(
-                negative.hidden.expand(batch, -1, -1), negative.mask.expand(batch, -1), negative.pooled.expand(batch, -1)
+                negative.hidden.expand(batch, -1, -1),
+                negative.mask.expand(batch, -1),
+                negative.pooled.expand(batch, -1),
             )
             if noise.device.type == "cpu":
                 self.negative = _Condition.of(transformer, repeated, tokens)
@@ -286,7 +291,7 @@ class _Velocity:
             unconditional = self._forward(state, moment, self.negative)
         return sampler.guide(conditional, unconditional, self.sampling)
 
-    def _forward(self, state: torch.Tensor, moment: float, condition: "_Condition") -> torch.Tensor:
+    def _forward(self, state: torch.Tensor, moment: float, condition: _Condition) -> torch.Tensor:
         self.forwards += 1
         moments = torch.full((len(state),), moment, device=state.device, dtype=torch.float32)
         velocity = self.transformer(
@@ -305,10 +310,10 @@ class _Condition:
     """Encoded prompts with the token layouts that they share in every forward pass."""
 
     encoded: text.Encoded
-    layouts: Dict[str, attention.TokenLayout]
+    layouts: dict[str, attention.TokenLayout]
 
     @classmethod
-    def of(cls, transformer: NewbieTransformer2DModel, encoded: text.Encoded, tokens: int) -> "_Condition":
+    def of(cls, transformer: NewbieTransformer2DModel, encoded: text.Encoded, tokens: int) -> _Condition:
         if len(encoded.mask) == 1:
             encoded = encoded.row(0)
         return cls(encoded, transformer.layouts(encoded.mask, tokens))
@@ -318,7 +323,7 @@ def _join(first: text.Encoded, second: text.Encoded) -> text.Encoded:
     """Stack two batches of prompts, padding both to the longer one."""
     longest = max(first.mask.shape[1], second.mask.shape[1])
 
-    def padded(encoded: text.Encoded) -> Tuple[torch.Tensor, torch.Tensor]:
+    def padded(encoded: text.Encoded) -> tuple[torch.Tensor, torch.Tensor]:
         missing = longest - encoded.mask.shape[1]
         pad = torch.nn.functional.pad
         return pad(encoded.hidden, (0, 0, 0, missing)), pad(encoded.mask, (0, missing))

@@ -10,8 +10,8 @@
     <background>forest</background>
     </general_tags>
 
-The model was trained on such text as it stands, so the text itself goes to the text encoders, not what is parsed from it.
-Parsing is for the person who writes it: a misspelt tag would be read as just another word, and draw something else.
+The model was trained on such text as it stands, so the text itself goes to the text encoders, not what is parsed from
+it. Parsing is for the person who writes it: a misspelt tag would be read as just another word, and draw something else.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any
 
 import torch
 
@@ -56,12 +57,12 @@ class Sampling:
         """Say whether guidance applies at a time."""
         return self.guidance > 1 and time < self.guidance_until
 
-    def to_json(self) -> Dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """Return the settings as `model_index.json` and a picture's metadata hold them."""
         return asdict(self)
 
 
-def times(steps: int, shift: float) -> List[float]:
+def times(steps: int, shift: float) -> list[float]:
     """Return the `steps + 1` times from 0 to 1; a shift above 1 spends more of them near the noise."""
     even = [n / steps for n in range(steps + 1)]
     return [u / (u + shift * (1 - u)) for u in even]
@@ -71,12 +72,12 @@ def integrate(
     velocity: Velocity,
     noise: torch.Tensor,
     sampling: Sampling,
-    on_step: Optional[Callable[[int, int], None]] = None,
+    on_step: Callable[[int, int], None] | None = None,
 ) -> torch.Tensor:
     """Return the latents at time 1. The state stays in the dtype of `noise`; on_step is told (step, steps)."""
     state = noise
     grid = times(sampling.steps, sampling.shift)
-    for step, (start, end) in enumerate(zip(grid, grid[1:]), 1):
+    for step, (start, end) in enumerate(zip(grid, grid[1:]), 1):  # noqa: B905, RUF007 - Python 3.9
         slope = velocity(state, start)
         if sampling.solver == "midpoint":
             slope = velocity(state + slope * ((end - start) / 2), (start + end) / 2)

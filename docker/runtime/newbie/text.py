@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, List, Protocol, Sequence
+from typing import Any, Protocol
 
 import torch
 
@@ -14,7 +15,8 @@ MAX_TOKENS = 512
 class Tokenizer(Protocol):
     """What the pipeline asks of a tokenizer: transformers' own fit, and so does `random_weights.ByteTokenizer`."""
 
-    def __call__(self, texts: List[str], **options: Any) -> Any: ...
+    def __call__(self, texts: list[str], **options: Any) -> Any:
+        """Return `input_ids` and `attention_mask`."""
 
 
 @dataclass(frozen=True)
@@ -25,11 +27,11 @@ class Encoded:
     mask: torch.Tensor
     pooled: torch.Tensor
 
-    def to(self, device: torch.device, dtype: torch.dtype) -> "Encoded":
+    def to(self, device: torch.device, dtype: torch.dtype) -> Encoded:
         """Move all parts to a device, the numbers in a dtype."""
         return Encoded(self.hidden.to(device, dtype), self.mask.to(device), self.pooled.to(device, dtype))
 
-    def row(self, index: int) -> "Encoded":
+    def row(self, index: int) -> Encoded:
         """Return one prompt without its padding, as a batch of one."""
         length = int(self.mask[index].sum())
         rows = slice(index, index + 1)

@@ -3,13 +3,13 @@
 The pooled text is normalised, projected, joined with the timestep embedding and projected back to its width; the result
 takes the timestep embedding's place in every adaLN (NewBie-image-Exp0.1, `models/model.py`). Where diffusers builds
 each sample's sequence in a Python loop, this forward keeps captions and picture tokens in fixed places and masks the
-captions' padding: attention sees the same tokens with the same rotary positions, so the output is the same, and a batch of
-512 costs no more launches than one of 2.
+captions' padding: attention sees the same tokens with the same rotary positions, so the output is the same, and a batch
+of 512 costs no more launches than one of 2.
 """
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any
 
 import torch
 from diffusers.configuration_utils import register_to_config
@@ -32,20 +32,20 @@ class NewbieTransformer2DModel(Lumina2Transformer2DModel):
         sample_size: int = 128,
         patch_size: int = 2,
         in_channels: int = 16,
-        out_channels: Optional[int] = None,
+        out_channels: int | None = None,
         hidden_size: int = 2304,
         num_layers: int = 36,
         num_refiner_layers: int = 2,
         num_attention_heads: int = 24,
         num_kv_heads: int = 8,
         multiple_of: int = 256,
-        ffn_dim_multiplier: Optional[float] = None,
+        ffn_dim_multiplier: float | None = None,
         norm_eps: float = 1e-5,
         scaling_factor: float = 1.0,
-        axes_dim_rope: Tuple[int, int, int] = (32, 32, 32),
-        axes_lens: Tuple[int, int, int] = (1024, 512, 512),
+        axes_dim_rope: tuple[int, int, int] = (32, 32, 32),
+        axes_lens: tuple[int, int, int] = (1024, 512, 512),
         cap_feat_dim: int = 2560,
-        pooled_projection_dim: Optional[int] = 1024,
+        pooled_projection_dim: int | None = 1024,
     ) -> None:
         super().__init__(
             sample_size=sample_size,
@@ -71,24 +71,22 @@ class NewbieTransformer2DModel(Lumina2Transformer2DModel):
                 RMSNorm(pooled_projection_dim, eps=norm_eps),
                 nn.Linear(pooled_projection_dim, pooled_projection_dim),
             )
-            self.time_text_embed = nn.Sequential(
-                nn.SiLU(), nn.Linear(width + pooled_projection_dim, width)
-            )
+            self.time_text_embed = nn.Sequential(nn.SiLU(), nn.Linear(width + pooled_projection_dim, width))
         self.counter = AttentionCounter()
         self.set_attention("sdpa")
 
-    def blocks(self) -> List[nn.Module]:
+    def blocks(self) -> list[nn.Module]:
         """Return all transformer blocks, in the order in which they run."""
         return [*self.context_refiner, *self.noise_refiner, *self.layers]
 
     def set_attention(self, backend: str) -> None:
-        """Choose the kernel, `flash` or `sdpa`, for every block. Raises AttentionError where flash-attn does not import."""
+        """Choose the kernel for every block, `flash` or `sdpa`. Raises AttentionError if flash-attn does not import."""
         self.attention_backend = backend
         processor = NewbieAttention(backend, self.counter)
         for block in self.blocks():
             block.attn.processor = processor
 
-    def layouts(self, caption_mask: torch.Tensor, picture_tokens: int) -> Dict[str, TokenLayout]:
+    def layouts(self, caption_mask: torch.Tensor, picture_tokens: int) -> dict[str, TokenLayout]:
         """Describe the three token batches of a forward pass; compute it once where many passes share a caption."""
         packed = self.attention_backend == "flash"
         batch = caption_mask.shape[0]
@@ -106,8 +104,8 @@ class NewbieTransformer2DModel(Lumina2Transformer2DModel):
         timestep: torch.Tensor,
         encoder_hidden_states: torch.Tensor,
         encoder_attention_mask: torch.Tensor,
-        pooled_projections: Optional[torch.Tensor] = None,
-        layouts: Optional[Dict[str, TokenLayout]] = None,
+        pooled_projections: torch.Tensor | None = None,
+        layouts: dict[str, TokenLayout] | None = None,
     ) -> torch.Tensor:
         """Return the velocity, shaped as `hidden_states`.
 
@@ -138,14 +136,14 @@ class NewbieTransformer2DModel(Lumina2Transformer2DModel):
         joint = torch.cat((caption, picture), dim=1)
         angles = tuple(
             torch.cat((text.expand(joint.shape[0], -1, -1), image), dim=1)
-            for text, image in zip(caption_angles, picture_angles)
+            for text, image in zip(caption_angles, picture_angles)  # noqa: B905 - Python 3.9
         )
         for block in self.layers:
             joint = block(joint, layouts["joint"], angles, condition)
         velocity = self.norm_out(joint[:, text_tokens:], condition)
         return _picture(velocity, rows, columns, patch)
 
-    def _rotations(self, caption_mask: torch.Tensor, rows: int, columns: int) -> Tuple[Rotation, Rotation]:
+    def _rotations(self, caption_mask: torch.Tensor, rows: int, columns: int) -> tuple[Rotation, Rotation]:
         """Return the rotary angles of captions and picture tokens.
 
         A caption's token n stands at (n, 0, 0); the picture's token in row r and column c behind a caption of n tokens
@@ -162,10 +160,10 @@ class NewbieTransformer2DModel(Lumina2Transformer2DModel):
         picture = self._angles((length, row.expand(batch, -1), column.expand(batch, -1)))
         return (caption.cos(), caption.sin()), (picture.cos(), picture.sin())
 
-    def _angles(self, positions: Tuple[torch.Tensor, ...]) -> torch.Tensor:
+    def _angles(self, positions: tuple[torch.Tensor, ...]) -> torch.Tensor:
         theta = self.rope_embedder.theta
-        parts: List[Any] = []
-        for position, width in zip(positions, self.config.axes_dim_rope):
+        parts: list[Any] = []
+        for position, width in zip(positions, self.config.axes_dim_rope):  # noqa: B905 - Python 3.9
             steps = torch.arange(0, width, 2, device=position.device, dtype=torch.float32) / width
             parts.append(position.unsqueeze(-1) * theta**-steps)
         return torch.cat(parts, dim=-1)

@@ -1,19 +1,20 @@
 """Load the model from a folder in the diffusers layout. Nothing is fetched; the first file that is wrong is named.
 
-    model_index.json                            optional "newbie" table: {"sampling": {...}, "system_prompt": "..."}
-    transformer/, vae/                          config.json, diffusion_pytorch_model.safetensors or its shards
-    text_encoder/                               Gemma-3 (text part): config.json, model.safetensors or its shards
-    text_encoder_2/                             Jina CLIP's text tower, the same files
-    tokenizer/, tokenizer_2/                    what transformers' AutoTokenizer reads
+model_index.json                            optional "newbie" table: {"sampling": {...}, "system_prompt": "..."}
+transformer/, vae/                          config.json, diffusion_pytorch_model.safetensors or its shards
+text_encoder/                               Gemma-3 (text part): config.json, model.safetensors or its shards
+text_encoder_2/                             Jina CLIP's text tower, the same files
+tokenizer/, tokenizer_2/                    what transformers' AutoTokenizer reads
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Optional
+from typing import Any
 
 import torch
 from torch import nn
@@ -24,7 +25,7 @@ from .pipeline import DTYPES, LATENT_CHANNELS, SYSTEM_PROMPT, Parts
 from .sampler import Sampling
 from .transformer import NewbieTransformer2DModel
 
-State = Dict[str, torch.Tensor]
+State = dict[str, torch.Tensor]
 DIFFUSERS_STEM = "diffusion_pytorch_model"
 TRANSFORMERS_STEM = "model"
 
@@ -54,7 +55,7 @@ def load(folder: Path, dtype: str = "bf16") -> Parts:
     return parts
 
 
-def read_json(path: Path) -> Dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object. Raises WeightsError naming the file."""
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
@@ -98,7 +99,7 @@ def _read_file(path: Path, dtype: torch.dtype) -> State:
 
 
 def fill(module: nn.Module, state: State, source: Path) -> nn.Module:
-    """Put a state into a module, taking its tensors over. Raises WeightsError for missing, extra or misshapen tensors."""
+    """Put a state into a module, taking its tensors over. Raises WeightsError for missing, extra or misshapen ones."""
     expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     problems = [f"lacks tensor {name} {shape}" for name, shape in expected.items() if name not in state]
     problems += [
@@ -127,11 +128,11 @@ def without_initialisation() -> Iterator[None]:
         with no_init_weights():
             yield
     finally:
-        for kind, reset in zip(classes, kept):
+        for kind, reset in zip(classes, kept):  # noqa: B905 - Python 3.9
             kind.reset_parameters = reset  # type: ignore[method-assign]
 
 
-def _build(path: Path, make: Callable[[Dict[str, Any]], nn.Module]) -> nn.Module:
+def _build(path: Path, make: Callable[[dict[str, Any]], nn.Module]) -> nn.Module:
     config = read_json(path)
     try:
         with without_initialisation():
@@ -140,7 +141,7 @@ def _build(path: Path, make: Callable[[Dict[str, Any]], nn.Module]) -> nn.Module
         raise WeightsError(f"{path}: no model can be made from it: {type(error).__name__}: {error}") from error
 
 
-def _own(config: Dict[str, Any]) -> Dict[str, Any]:
+def _own(config: dict[str, Any]) -> dict[str, Any]:
     """Drop what diffusers notes about itself."""
     return {name: value for name, value in config.items() if not name.startswith("_")}
 
@@ -184,7 +185,7 @@ def _vae(folder: Path, dtype: torch.dtype) -> Any:
 def _gemma(folder: Path, dtype: torch.dtype) -> Any:
     from transformers import Gemma3TextConfig, Gemma3TextModel
 
-    def make(config: Dict[str, Any]) -> nn.Module:
+    def make(config: dict[str, Any]) -> nn.Module:
         text = Gemma3TextConfig(**config.get("text_config", config))
         text._attn_implementation = "sdpa"
         return Gemma3TextModel(text)
@@ -195,9 +196,7 @@ def _gemma(folder: Path, dtype: torch.dtype) -> Any:
 
 
 def _jina(folder: Path, dtype: torch.dtype) -> JinaClipTextModel:
-    module = _build(
-        folder / "config.json", lambda config: JinaClipTextModel(JinaClipTextConfig.from_json(config))
-    )
+    module = _build(folder / "config.json", lambda config: JinaClipTextModel(JinaClipTextConfig.from_json(config)))
     # Jina's task adapters (LoRA) are not part of the text features that NewBie was trained with.
     plain = {
         name.replace("parametrizations.weight.original", "weight"): tensor
@@ -229,31 +228,37 @@ def _tokenizer(folder: Path) -> Any:
         read_json(folder / name)
     try:
         return AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # noqa: BLE001 - tokenizers raises bare Exception for a bad file
+    except Exception as error:
         raise WeightsError(f"{folder / 'tokenizer.json'}: no tokenizer can be made from it: {error}") from error
 
 
 def _require_same_widths(parts: Parts, folder: Path) -> None:
     """Raise WeightsError where the parts come from different models."""
     config = parts.transformer.config
-    pairs: List[Any] = [
+    pairs: list[Any] = [
         ("cap_feat_dim", config.cap_feat_dim, "text_encoder", parts.text_encoder.config.hidden_size),
-        ("pooled_projection_dim", config.pooled_projection_dim, "text_encoder_2", parts.text_encoder_2.config.hidden_size),
+        (
+            "pooled_projection_dim",
+            config.pooled_projection_dim,
+            "text_encoder_2",
+            parts.text_encoder_2.config.hidden_size,
+        ),
         ("in_channels", config.in_channels, "vae", parts.vae.config.latent_channels),
     ]
     for name, width, part, other in pairs:
         if width != other:
             raise WeightsError(
-                f"{folder / 'transformer' / 'config.json'}: {name} is {width}, but {folder / part / 'config.json'} makes {other}"
+                f"{folder / 'transformer' / 'config.json'}: {name} is {width}, "
+                f"but {folder / part / 'config.json'} makes {other}"
             )
 
 
-def parameter_count(parts: Parts) -> Dict[str, int]:
+def parameter_count(parts: Parts) -> dict[str, int]:
     """Return the number of weights of each part."""
     return {name: sum(tensor.numel() for tensor in module.parameters()) for name, module in parts.modules().items()}
 
 
-def default_folder() -> Optional[Path]:
+def default_folder() -> Path | None:
     """Return the sample model's folder beside the runtime, or None where the image carries none."""
     folder = Path(__file__).resolve().parents[1] / "sample-model"
     return folder if (folder / "model_index.json").is_file() else None
