@@ -6,7 +6,7 @@ import tempfile
 import threading
 from pathlib import Path
 
-from assay.compose import compose
+from assay.compose.compose import compose
 from assay.engine import Engine
 from assay.engine.events import OnEvent
 from assay.errors import IngredientError
