@@ -25,3 +25,7 @@ class MemoryBudgetError(NewbieError):
 
 class PictureError(NewbieError):
     """The model's numbers make no picture: a value is infinite or not a number."""
+
+
+class OutputError(NewbieError):
+    """The picture cannot be written where it should go."""

@@ -117,6 +117,21 @@ class NewbiePipeline:
         return self._latent_side * self.parts.transformer.config.patch_size
 
     @property
+    def native_side(self) -> int:
+        """Width and height, in pixels, of the pictures that the model was made for."""
+        return int(self.parts.transformer.config.sample_size) * self._latent_side
+
+    @property
+    def device_name(self) -> str:
+        """Name of the GPU, or `CPU`."""
+        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU"
+
+    def tokens_cut(self, prompt: str) -> int:
+        """Return how many tokens of a prompt are past the limit and will not be seen."""
+        ids = self.parts.tokenizer([self.parts.system_prompt + prompt], padding=True)["input_ids"]
+        return max(0, len(ids[0]) - text.MAX_TOKENS)
+
+    @property
     def _latent_side(self) -> int:
         return 2 ** (len(self.parts.vae.config.block_out_channels) - 1)
 
@@ -139,10 +154,10 @@ class NewbiePipeline:
         than the chosen one ran, MemoryBudgetError, and NewbieError for sides that are not divisible by a token's side.
         """
         side = self.pixels_per_token
-        if not prompts or height % side or width % side or min(height, width) < side:
-            raise NewbieError(
-                f"{len(prompts)} prompts at {width} x {height}: sides must be multiples of {side}, prompts one or more"
-            )
+        if not prompts:
+            raise NewbieError("there is no prompt to draw")
+        if height % side or width % side or min(height, width) < side:
+            raise NewbieError(f"{width} x {height} pixels cannot be drawn: width and height are multiples of {side}")
         sampling = sampling or self.parts.sampling
         residency = self._residency(height * width * len(prompts))
         started = self._start_clock()
@@ -230,7 +245,7 @@ class NewbiePipeline:
             attention=self.backend,
             attention_calls=calls,
             peak_bytes=torch.cuda.max_memory_allocated(self.device) if on_gpu else None,
-            device=torch.cuda.get_device_name(self.device) if on_gpu else "CPU",
+            device=self.device_name,
             dtype=self.dtype_name,
             text_on_gpu=residency.text_on_gpu and on_gpu,
         )
