@@ -158,9 +158,9 @@ class _Figure:
     def _mouth(self) -> None:
         expression = self.character.expression
         if expression == "smile":
-            self._stroke(curve((-5, 12.6), (-3, 16), (3, 16), (5, 12.6)), _MOUTH, 1.4)
+            self._stroke(curve((-6, 11.8), (-3.6, 18), (3.6, 18), (6, 11.8)), _MOUTH, 2.0)
         elif expression == "sad":
-            self._stroke(curve((-5, 16.4), (-3, 12.8), (3, 12.8), (5, 16.4)), _MOUTH, 1.4)
+            self._stroke(curve((-6, 17.4), (-3.6, 11.2), (3.6, 11.2), (6, 17.4)), _MOUTH, 2.0)
         elif expression == "surprised":
             self._ellipse(0, 14.4, 2.3, 3.3, _MOUTH, _LINE)
         else:

@@ -8,7 +8,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from assay.report.model import Report
-from assay.report.table import human_bytes, one_line
+from assay.report.table import human_bytes, one_line, telling_line
 
 
 def html(
@@ -29,5 +29,6 @@ def html(
     )
     environment.filters["human_bytes"] = human_bytes
     environment.filters["one_line"] = one_line
+    environment.globals["telling_line"] = telling_line
     page = environment.get_template("report.html.j2")
     return page.render(report=report, samples=dict(samples or {}), claims=list(claims))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from assay.findings import Finding
 from assay.report.model import Report, RowReport
 
 VERDICT_STYLE = {"certified": "bold green", "rejected": "bold red", "inconclusive": "bold yellow"}
@@ -85,8 +88,15 @@ def _verdict(row: RowReport) -> Text:
 def _reasons(row: RowReport) -> list[str]:
     if row.verdict == "inconclusive":
         return [one_line(row.why)]
-    lines = [f"{failure.check}: {one_line(failure.evidence or failure.measured)}" for failure in row.root_failures]
+    lines = [f"{failure.check}: {one_line(telling_line(row, failure))}" for failure in row.root_failures]
     return lines if row.as_expected else [*lines, row.why]
+
+
+def telling_line(row: RowReport, failure: Finding) -> str:
+    """Return the line of a failure's evidence that the row expects, or all of it where none fits."""
+    text = failure.evidence or failure.measured
+    patterns = [reason["matches"] for reason in row.because if reason["check"] == failure.check]
+    return next((line for line in text.splitlines() for pattern in patterns if re.search(pattern, line)), text)
 
 
 def _summary(report: Report) -> str:
