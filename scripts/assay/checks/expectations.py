@@ -37,7 +37,7 @@ LIBRARIES = {
     }
 }
 
-SAMPLE = {"prompts": 2, "soak": 8}
+SAMPLE = {Level.IMAGE: {"prompts": 4, "soak": 8}, Level.GPU: {"prompts": 16, "soak": 200}}
 """Pictures that `sample.generate` draws, and pictures in a row that `sample.soak` draws: more than seven."""
 
 
@@ -62,7 +62,7 @@ def expectation(
         "row": row.id,
         "level": level.value,
         "seed": seed,
-        "sample": SAMPLE,
+        "sample": SAMPLE[level],
         "python": row.python if row.torch != "base" else None,
         "cuda": {
             "release": release.name,

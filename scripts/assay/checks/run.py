@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from assay import releases
+from assay.checks import picture
 from assay.checks.definitions import Check, folder, selected
 from assay.checks.expectations import expectation
 from assay.engine import ContainerResult, Engine, GpuAccess, Mount
@@ -43,7 +44,8 @@ def run(
 ) -> list[Finding]:
     """Run every check of a row at a level in a hardened container of its image; return one finding per check.
 
-    out: the run's output folder; `expect.json` is written to the row's folder there.
+    out: the run's output folder; `expect.json`, and `sample.png` where a picture was drawn, are written to the row's
+        folder there.
     on_finding: called with each finding as soon as it is known.
     A container that dies, a missing Python, an engine that fails: all become `error` findings that say so.
     Raises Cancelled when `cancel` is set, IngredientError when the engine does not hold the image.
@@ -80,7 +82,7 @@ def run(
         result = error
     for finding in unanswered(checks, listener, result):
         listener.accept(finding)
-    return [listener.findings[check.id] for check in checks]
+    return picture.keep([listener.findings[check.id] for check in checks], out / row.id / "sample.png")
 
 
 class Listener:
