@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import secrets
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,6 +56,10 @@ def state(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         monkeypatch.setattr("assay.engine.find.DEFAULT_HOST", f"unix://{folder}/none.sock")
         yield Path(folder)
         private.stop()
+        # The SDK leaves the socket of a call to a dead engine to the garbage collector: not in a later test, please.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            gc.collect()
 
 
 @pytest.fixture

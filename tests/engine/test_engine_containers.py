@@ -76,8 +76,12 @@ def test_the_deadline_kills_a_silent_container(engine: Engine, base: str) -> Non
 
 def test_the_deadline_holds_for_one_that_closed_its_output_or_floods_it(engine: Engine, base: str) -> None:
     assert engine.run(base, ["sh", "-c", "exec >&- 2>&-; sleep 86201"], timeout=2).timed_out
-    flood = engine.run(base, ["sh", "-c", "while true; do echo flood; done"], timeout=2)
+    started = time.monotonic()
+    flood = engine.run(
+        base, ["sh", "-c", "while true; do echo flood; done"], timeout=2, on_line=lambda line: time.sleep(1e-5)
+    )
     assert flood.timed_out
+    assert time.monotonic() - started < 30
     assert set(flood.stdout_tail) == {"flood"}
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import requests
 from docker.api import APIClient
-from docker.errors import APIError, DockerException, ImageNotFound
+from docker.errors import DockerException, ImageNotFound
 from docker.types import LogConfig
 from docker.types import Mount as DockerMount
 
@@ -22,11 +22,14 @@ from assay.engine.gpu import GpuAccess
 from assay.engine.output import STDERR, STDOUT, Output
 from assay.engine.owner import LABEL, owner, remove
 from assay.engine.stream import Watch, engine_error
-from assay.errors import Cancelled, IngredientError
+from assay.errors import Cancelled, EngineError, IngredientError
 
 GIB = 1 << 30
 TAIL_LINES = 200
 POLL_SECONDS = 0.1
+# How long a killed container's last output is waited for, and how long its end.
+DRAIN_SECONDS = 5.0
+KILL_TIMEOUT_SECONDS = 60.0
 LIBRARY_PATH = "LD_LIBRARY_PATH"
 
 
@@ -192,15 +195,29 @@ class _Deadline:
         self._cancel = cancel
         self._end = time.monotonic() + timeout
         self.passed = False
+        self.overdue = False
 
     def check(self) -> None:
-        """Kill the container once its time is over. Raises Cancelled when the run is to stop."""
+        """Kill the container once its time is over; `overdue` says to wait no longer for its last output.
+
+        Raises Cancelled when the run is to stop, EngineError when the container cannot be killed.
+        """
         if self._cancel is not None and self._cancel.is_set():
             raise Cancelled("cancelled while a container was running")
-        if not self.passed and time.monotonic() > self._end:
+        late = time.monotonic() - self._end
+        if late > 0 and not self.passed:
             self.passed = True
-            with suppress(APIError):  # it may end by itself in this very moment
-                self._api.kill(self._container)
+            # The engine answers when the last output is read, which is the caller's to do meanwhile.
+            threading.Thread(target=self._kill, name="assay-kill", daemon=True).start()
+        self.overdue = late > DRAIN_SECONDS
+        if late > KILL_TIMEOUT_SECONDS:
+            raise EngineError(
+                f"the Docker engine could not kill container {self._container[:12]} after its time was over"
+            )
+
+    def _kill(self) -> None:
+        with suppress(requests.RequestException, DockerException):  # it may end by itself in this very moment
+            self._api.kill(self._container)
 
 
 def _follow(
@@ -220,7 +237,7 @@ def _follow(
         api.start(container)
         watch.start(output.stream)
         deadline = _Deadline(api, container, timeout, cancel)
-        while not output.over:
+        while not output.over and not deadline.overdue:
             taken = output.take(POLL_SECONDS)
             if taken is not None:
                 source, line = taken
@@ -230,6 +247,7 @@ def _follow(
             deadline.check()
         if watch.reason is not None:
             raise watch.reason
+        output.stop()  # lets go of an engine that still wants to hand over output
         state = api.inspect_container(container)["State"]
         while state["Running"]:  # the command closed its output and goes on
             deadline.check()
