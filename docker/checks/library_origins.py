@@ -15,7 +15,8 @@ from pathlib import Path
 from . import distributions, loader
 from .framework import Answer, Expect, check, failed, passed
 from .libraries_gpu import CUDA_LIBRARY, judge, mapped_files, torch_distributions
-from .toolkit import begins, from_stamp
+from .toolkit import begins
+from .toolkit_sources import from_stamp
 
 # Opened by torch when a tensor first needs them; this one needs no driver to be loaded.
 OPENED_LATER = ("libtorch_cuda_linalg.so",)

@@ -3,24 +3,27 @@
 Every component is read from the files themselves, from as many of them as tell: a release's `version.json` alone
 would only repeat what somebody wrote into it. What a file tells may be shorter than the component's version
 (`CUDART_VERSION 12010` is 12.1): it must be its beginning.
+
+A toolkit that this project made of NVIDIA's wheels must be complete, `version.json` included. One that came with the
+base image or from a distribution is taken as it is: it may lack libraries and `version.json`, but every file that
+tells a version must agree, and the runtime and the compiler must be told in full.
 """
 
 from __future__ import annotations
 
-import ctypes
 import json
-import mmap
 import re
-import subprocess  # ptxas and nvcc, as argument lists
-from collections.abc import Callable
-from dataclasses import dataclass
+import subprocess
 from pathlib import Path
 from typing import Any
 
 from .framework import Answer, Expect, check, failed, passed
+from .toolkit_sources import SOURCES, from_macro
 
 LOCAL = Path("/usr/local")
 FOLDERS = ("bin", "include", "lib64", "nvvm")
+# What tells a release from its neighbours: 13.0.1 and 13.0.2 share their nvcc, 12.1.0 and 12.1.1 their macros.
+IN_FULL = ("cudart", "nvcc")
 # How NVIDIA's own version.json names the components of the releases table.
 NAMES_IN_VERSION_JSON = {
     "cudart": "cuda_cudart",
@@ -30,98 +33,6 @@ NAMES_IN_VERSION_JSON = {
     "cublas": "libcublas",
     "cccl": "cuda_cccl",
 }
-COMPILER_STAMP = re.compile(rb"Cuda compilation tools, release [\d.]+, V([\d.]+)")
-
-Read = Callable[[Path], str]  # the version, or nothing where the file does not tell it
-
-
-@dataclass(frozen=True)
-class Source:
-    """One file that tells a component's version, relative to the toolkit, and how it is read.
-
-    optional: only some layouts have the file (NVIDIA's wheels hold no `nvcc`).
-    """
-
-    component: str
-    path: str
-    read: Read
-    optional: bool = False
-
-
-def from_macro(name: str) -> Read:
-    """Read `#define NAME 12010` as `12.1`."""
-
-    def read(path: Path) -> str:
-        value = _define(path, name)
-        return "" if value is None else f"{value // 1000}.{value % 1000 // 10}"
-
-    return read
-
-
-def from_parts(*names: str) -> Read:
-    """Read one `#define` per part of the version."""
-
-    def read(path: Path) -> str:
-        parts = [_define(path, name) for name in names]
-        return "" if None in parts else ".".join(str(part) for part in parts)
-
-    return read
-
-
-def from_stamp(path: Path) -> str:
-    """Read the line that NVIDIA's compiler tools carry inside: `Cuda compilation tools, release 12.1, V12.1.105`."""
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        match = COMPILER_STAMP.search(content)
-        return match[1].decode("ascii") if match else ""
-
-
-def from_printed_version(path: Path) -> str:
-    """Run the tool with `--version` and read the same line."""
-    done = subprocess.run([str(path), "--version"], capture_output=True, timeout=20, check=False)
-    match = COMPILER_STAMP.search(done.stdout)
-    return match[1].decode("ascii") if match else ""
-
-
-def from_file_name(path: Path) -> str:
-    """Read the version that NVIDIA's installers put into the real file's name: `libcudart.so.12.1.105`."""
-    match = re.search(r"\.so\.(\d+(?:\.\d+)+)$", path.resolve().name)
-    return match[1] if match else ""
-
-
-def from_cudart_call(path: Path) -> str:
-    """Load the library and ask it: `cudaRuntimeGetVersion`, which needs no GPU."""
-    value = ctypes.c_int()
-    if ctypes.CDLL(str(path)).cudaRuntimeGetVersion(ctypes.byref(value)) != 0:
-        return ""
-    return f"{value.value // 1000}.{value.value % 1000 // 10}"
-
-
-def from_cublaslt_call(path: Path) -> str:
-    """Load the library and ask it: `cublasLtGetVersion` gives 120103 for 12.1.3."""
-    function = ctypes.CDLL(str(path)).cublasLtGetVersion
-    function.restype = ctypes.c_size_t
-    value = function()
-    return f"{value // 10000}.{value // 100 % 100}.{value % 100}"
-
-
-SOURCES = (
-    Source("cudart", "include/cuda_runtime_api.h", from_macro("CUDART_VERSION")),
-    Source("cudart", "include/cuda.h", from_macro("CUDA_VERSION")),
-    Source("cudart", "lib64/libcudart.so.{major}", from_file_name, optional=True),
-    Source("cudart", "lib64/libcudart.so.{major}", from_cudart_call),
-    Source("nvcc", "bin/ptxas", from_printed_version),
-    Source("nvcc", "bin/nvcc", from_printed_version, optional=True),
-    Source("nvcc", "nvvm/lib64/libnvvm.so", from_stamp),
-    Source("nvjitlink", "lib64/libnvJitLink.so.{major}", from_stamp),
-    Source("nvrtc", "lib64/libnvrtc.so.{nvrtc}", from_stamp),
-    Source(
-        "cublas",
-        "include/cublas_api.h",
-        from_parts(*(f"CUBLAS_VER_{part}" for part in ("MAJOR", "MINOR", "PATCH", "BUILD"))),
-    ),
-    Source("cublas", "lib64/libcublas.so.{major}", from_file_name, optional=True),
-    Source("cublas", "lib64/libcublasLt.so.{major}", from_cublaslt_call),
-)
 
 
 def has_toolkit(expect: Expect) -> bool:
@@ -148,27 +59,35 @@ def short(version: str) -> str:
 def version(expect: Expect) -> Answer:
     """Read every component's version from the toolkit's own files and compare it with the release's."""
     release, components = expect["cuda"]["release"], expect["cuda"]["components"]
+    complete = expect["toolkit"] == "wheels"
     folder = folder_of(release)
     required = f"CUDA {release} in {folder}: " + ", ".join(f"{key} {value}" for key, value in components.items())
     if not folder.is_dir():
         there = ", ".join(sorted(str(path) for path in LOCAL.glob("cuda*"))) or "no CUDA folder"
         return failed(required, f"{folder} does not exist; {LOCAL} holds: {there}")
-    readings, problems = read_sources(folder, components)
+    readings, problems = read_sources(folder, components, complete=complete)
     problems += layout_problems(folder)
-    stated, stated_problems = read_version_json(folder, release, components, optional=expect["toolkit"] == "debian")
-    told = sorted({reading["component"] for reading in readings} | set(stated))
+    stated, stated_problems = read_version_json(folder, release, components, optional=not complete)
     problems += stated_problems
-    problems += [f"no file of {folder} tells the version of {name}" for name in components if name not in told]
-    facts = {"folder": str(folder), "readings": readings, "version.json": stated}
+    untold, untold_problems = find_untold(folder, components, readings, stated, complete=complete)
+    problems += untold_problems
+    facts = {"folder": str(folder), "readings": readings, "version.json": stated, "untold": untold}
     if problems:
         return failed(required, f"differences: {len(problems)}, such as {problems[0]}", "\n".join(problems), **facts)
-    return passed(
-        required, f"CUDA {release} in {folder}, told by {len(readings)} files and {len(stated)} entries", **facts
-    )
+    witnesses = [f"{len(readings)} files", f"{len(stated)} entries of version.json" if stated else "no version.json"]
+    told = ", ".join(name for name in components if name not in untold)
+    measured = f"CUDA {release} in {folder}: {told} told by {' and '.join(witnesses)}"
+    if untold:
+        measured += f"; no file tells {', '.join(untold)}"
+    lines = (f"{reading['file']}: {reading['component']} {reading['version']}" for reading in readings)
+    return passed(required, measured, "\n".join(lines), **facts)
 
 
-def read_sources(folder: Path, components: dict[str, str]) -> tuple[list[dict[str, Any]], list[str]]:
-    """Read every source; return the readings, and a line per file that is missing, silent, or another version."""
+def read_sources(folder: Path, components: dict[str, str], *, complete: bool) -> tuple[list[dict[str, Any]], list[str]]:
+    """Read every source; return the readings, and a line per file that is missing, silent, or another version.
+
+    complete: whether the toolkit must have every file that is not optional; else only the core ones.
+    """
     major = components["cudart"].split(".")[0]
     # NVIDIA named this one libnvrtc.so.11.2 through CUDA 11 and by the major version since 12.
     names = {"major": major, "nvrtc": "11.2" if major == "11" else major}
@@ -177,8 +96,9 @@ def read_sources(folder: Path, components: dict[str, str]) -> tuple[list[dict[st
         if source.component not in components:
             continue
         path, wanted = folder / source.path.format(**names), components[source.component]
+        needed = source.core or (complete and not source.optional)
         if not path.exists():
-            if not source.optional:
+            if needed:
                 problems.append(f"{path} is missing (required: {source.component} {wanted})")
             continue
         try:
@@ -187,13 +107,36 @@ def read_sources(folder: Path, components: dict[str, str]) -> tuple[list[dict[st
             problems.append(f"{path} cannot be used: {error}")
             continue
         if not told:
-            if not source.optional:
+            if needed:
                 problems.append(f"{path} does not tell its version (required: {source.component} {wanted})")
             continue
         readings.append({"component": source.component, "file": str(path), "version": told})
         if not begins(wanted, told):
             problems.append(f"{path} is {source.component} {told}, not {wanted}")
     return readings, problems
+
+
+def find_untold(
+    folder: Path,
+    components: dict[str, str],
+    readings: list[dict[str, Any]],
+    stated: dict[str, str],
+    *,
+    complete: bool,
+) -> tuple[list[str], list[str]]:
+    """Return the components whose version nothing tells, and a line for each that must be told and is not."""
+    told: dict[str, set[str]] = {name: {stated[name]} if name in stated else set() for name in components}
+    for reading in readings:
+        told[reading["component"]].add(reading["version"])
+    untold = [name for name in components if not told[name]]
+    problems = []
+    for name, wanted in components.items():
+        if complete and name in untold:
+            problems.append(f"no file of {folder} tells the version of {name}")
+        elif not complete and name in IN_FULL and not any(parts(one) >= parts(wanted) for one in told[name]):
+            known = f"only {max(told[name], key=len)} is told" if told[name] else "nothing is told"
+            problems.append(f"no file of {folder} tells the version of {name} in full: {known}")
+    return untold, problems
 
 
 def read_version_json(
@@ -256,23 +199,28 @@ def matches_torch(expect: Expect) -> Answer:
     return passed(required, f"{is_there}; {built_for}", **facts)
 
 
+def parts(version: str) -> int:
+    """Return how many numbers a version has."""
+    return version.count(".") + 1
+
+
 def begins(version: str, told: str) -> bool:
     """Say whether `told` is the beginning of `version`, part by part: 12.1 begins 12.1.105, 12.10 does not."""
     parts = told.split(".")
     return version.split(".")[: len(parts)] == parts
 
 
-def _define(path: Path, name: str) -> int | None:
-    text = path.read_text(encoding="utf-8", errors="replace")
-    match = re.search(rf"^\s*#\s*define\s+{name}\s+(\d+)\s*$", text, re.MULTILINE)
-    return int(match[1]) if match else None
-
-
 def _cudart_that_torch_pins() -> str | None:
+    """Return the CUDA runtime that torch's metadata pins: directly, or since torch 2.11 through `cuda-toolkit`'s."""
     from importlib import metadata
 
-    for requirement in metadata.requires("torch") or []:
-        match = re.match(r"nvidia-cuda-runtime(?:-cu\d+)?\s*\(?==\s*([\d.]+)", requirement)
-        if match:
-            return match[1]
+    for package in ("torch", "cuda-toolkit"):
+        try:
+            requirements = metadata.requires(package) or []
+        except metadata.PackageNotFoundError:
+            continue
+        for requirement in requirements:
+            match = re.match(r"nvidia-cuda-runtime(?:-cu\d+)?\s*\(?==\s*(\d+(?:\.\d+)*)", requirement)
+            if match:
+                return match[1]
     return None

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from importlib import metadata
 
 import pytest
 from checks_package import family
 
-toolkit = family("toolkit")
+toolkit, sources = family("toolkit"), family("toolkit_sources")
 COMPONENTS = {
     "cudart": "12.1.105",
     "nvcc": "12.1.105",
@@ -39,17 +40,17 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "cuda").symlink_to("cuda-12.1")
     monkeypatch.setattr(toolkit, "LOCAL", tmp_path)
     # Libraries that have to be loaded to tell their version are for the tests on real images.
-    readable = tuple(s for s in toolkit.SOURCES if s.read not in (toolkit.from_cudart_call, toolkit.from_cublaslt_call))
+    readable = tuple(s for s in toolkit.SOURCES if s.read not in (sources.from_cudart_call, sources.from_cublaslt_call))
     monkeypatch.setattr(toolkit, "SOURCES", readable)
     return root
 
 
 def problems(folder):
-    return toolkit.read_sources(folder, COMPONENTS)[1] + toolkit.layout_problems(folder)
+    return toolkit.read_sources(folder, COMPONENTS, complete=True)[1] + toolkit.layout_problems(folder)
 
 
 def test_a_right_toolkit_has_no_problem(folder):
-    readings, wrong = toolkit.read_sources(folder, COMPONENTS)
+    readings, wrong = toolkit.read_sources(folder, COMPONENTS, complete=True)
     assert wrong == []
     assert {reading["file"].rpartition("/")[2]: reading["version"] for reading in readings} == {
         "cuda_runtime_api.h": "12.1",
@@ -117,3 +118,92 @@ def test_the_link_must_lead_to_the_toolkit(folder):
 )
 def test_a_short_version_is_the_beginning_of_a_long_one(version, told, begins):
     assert toolkit.begins(version, told) is begins
+
+
+GIVEN = {"cuda": {"release": "12.1.1", "components": COMPONENTS}, "toolkit": "base"}
+
+
+@pytest.fixture
+def given(folder):
+    """A toolkit as a base image brings it: the runtime and the compiler, real file names, no version.json."""
+    for path in ("version.json", "lib64/libnvJitLink.so.12", "include/cublas_api.h", "nvvm/lib64/libnvvm.so"):
+        (folder / path).unlink()
+    (folder / "lib64/libcudart.so.12.1.105").write_bytes(b"x")
+    (folder / "lib64/libcudart.so.12").symlink_to("libcudart.so.12.1.105")
+    return folder
+
+
+def test_a_toolkit_that_the_base_brings_needs_no_version_json(given):
+    answer = toolkit.version(GIVEN)
+    assert answer.status == "passed", answer.evidence
+    assert answer.measured == (
+        f"CUDA 12.1.1 in {given}: cudart, nvcc told by 4 files and no version.json; "
+        "no file tells nvjitlink, cublas, cccl"
+    )
+    assert answer.data["untold"] == ["nvjitlink", "cublas", "cccl"]
+
+
+def test_the_same_toolkit_made_by_us_is_incomplete(given):
+    answer = toolkit.version({**GIVEN, "toolkit": "wheels"})
+    assert answer.status == "failed"
+    for missing in ("version.json", "libnvvm.so", "libnvJitLink.so.12", "cublas_api.h", "version of cccl"):
+        assert missing in answer.evidence
+
+
+def test_version_json_is_one_more_witness_where_it_is(given):
+    (given / "version.json").write_text(
+        json.dumps({"cuda": {"version": "12.1.1"}, "cuda_nvcc": {"version": "12.1.66"}})
+    )
+    answer = toolkit.version(GIVEN)
+    assert answer.status == "failed"
+    assert answer.evidence == f"{given}/version.json states nvcc 12.1.66, not 12.1.105"
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "told"),
+    [
+        # Whatever is there must agree, though it need not be there.
+        ("lib64/libnvJitLink.so.12", STAMP.replace(b"V12.1.105", b"V12.0.140"), "is nvjitlink 12.0.140, not 12.1.105"),
+        ("include/cublas_api.h", CUBLAS.replace("PATCH 3", "PATCH 2").encode(), "is cublas 12.1.2.1, not 12.1.3.1"),
+        ("bin/nvcc", b"#!/bin/sh\necho 'Cuda compilation tools, release 12.1, V12.1.66'\n", "is nvcc 12.1.66"),
+        # The runtime and the compiler must tell.
+        ("bin/ptxas", None, "ptxas is missing"),
+        ("bin/ptxas", b"#!/bin/sh\n", "ptxas does not tell its version"),
+        ("include/cuda.h", None, "cuda.h is missing"),
+        ("lib64/libcudart.so.12", b"x", "version of cudart in full: only 12.1 is told"),
+    ],
+)
+def test_a_given_toolkit_that_differs_is_refused(given, path, content, told):
+    if content is None:
+        (given / path).unlink()
+    else:
+        (given / path).unlink(missing_ok=True)
+        (given / path).write_bytes(content)
+        (given / path).chmod(0o755)
+    answer = toolkit.version(GIVEN)
+    assert answer.status == "failed"
+    assert told in answer.evidence
+
+
+@pytest.mark.parametrize(
+    ("requirements", "pinned"),
+    [
+        ({"torch": ['nvidia-cuda-runtime-cu12==12.1.105; platform_system == "Linux"']}, "12.1.105"),
+        (
+            {
+                "torch": ['cuda-toolkit[cudart]==13.0.2; platform_system == "Linux"'],
+                "cuda-toolkit": ["nvidia-cuda-runtime==13.0.96.*; extra == 'cudart'"],
+            },
+            "13.0.96",
+        ),
+        ({"torch": ["filelock"]}, None),
+    ],
+)
+def test_the_runtime_that_torch_pins(monkeypatch, requirements, pinned):
+    def requires(name):
+        if name not in requirements:
+            raise metadata.PackageNotFoundError(name)
+        return requirements[name]
+
+    monkeypatch.setattr(metadata, "requires", requires)
+    assert toolkit._cudart_that_torch_pins() == pinned
