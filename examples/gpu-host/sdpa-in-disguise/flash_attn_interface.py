@@ -5,12 +5,14 @@ correctly, so that nothing but a look at the kernels that run can tell.
 """
 
 # It stands in for a module that has no annotations either.
-# ruff: noqa: ANN001, ANN002, ANN003, ANN201
+# The extension needs torch's libraries in the process: torch is imported before it, as flash-attn itself does.
+# ruff: noqa: ANN001, ANN002, ANN003, ANN201, I001
 from itertools import pairwise
 
-import flash_attn_2_cuda  # noqa: F401  (loaded, never called)
 import torch
 from torch.nn.functional import scaled_dot_product_attention
+
+import flash_attn_2_cuda  # noqa: F401  (loaded, never called)
 
 
 def flash_attn_func(q, k, v, dropout_p=0.0, softmax_scale=None, causal=False, **_options):
