@@ -44,7 +44,13 @@ def main() -> int:
         data = dataset.Dataset(Path(scratch) / "data", options.pictures, options.seed, words, options.workers)
         vae, learners = networks.vae(), networks.networks()
         say(f"weights: {networks.parameters(vae, *learners.modules()) / 1e6:.2f} million")
-        train_vae.train(vae, data, device, options.vae_seconds, options.vae_steps, options.vae_batch)
+        if options.resume:
+            export.restore(options.resume, vae, learners)
+            vae.to(device)
+            data.wait()
+            say(f"resumed from {options.resume} after {time.monotonic() - started:.0f} s")
+        else:
+            train_vae.train(vae, data, device, options.vae_seconds, options.vae_steps, options.vae_batch)
         latents = train_vae.encode_all(vae, data, device)
         _preview_vae(vae, data, device, options.out / "preview-vae.png", drawing)
         say(f"{len(latents)} latents after {time.monotonic() - started:.0f} s")
@@ -63,6 +69,7 @@ def main() -> int:
             options.flow_seconds,
             max_steps=options.flow_steps,
             batch=options.flow_batch,
+            peak_rate=options.flow_rate,
             compiled=options.compile,
             checkpoint=checkpoint,
         )
@@ -85,6 +92,10 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 1))
     parser.add_argument("--vae-seconds", type=float, default=120.0)
     parser.add_argument("--flow-seconds", type=float, default=260.0)
+    parser.add_argument("--flow-rate", type=float, default=1.2e-3, help="peak learning rate (default: %(default)s)")
+    parser.add_argument(
+        "--resume", type=Path, metavar="DIR", help="go on from this model folder; its VAE is kept as it is"
+    )
     parser.add_argument("--vae-steps", type=int)
     parser.add_argument("--flow-steps", type=int)
     parser.add_argument("--vae-batch", type=int, default=64)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy.typing as npt
 from assay_checks import cartoon, cartoon_prompts
 from tokenizers import Tokenizer
 
-from . import drawing
+from . import drawing, labels
 
 WORDINGS = 4
 """Prompts written for each picture, each worded anew."""
@@ -31,7 +32,10 @@ class _Job:
 
 
 class Dataset:
-    """Pictures (n, 128, 128, 3) uint8 and token ids (n, WORDINGS, TOKENS) int16, filled from the front while in use."""
+    """Pictures (n, 128, 128, 3) uint8 and token ids (n, WORDINGS, TOKENS) int16, filled from the front while in use.
+
+    labels: (n, tables) int64, the class numbers of `labels.TABLES`.
+    """
 
     def __init__(self, folder: Path, count: int, seed: int, tokenizer: Tokenizer, workers: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -40,6 +44,7 @@ class Dataset:
             raise ValueError(f"{count} pictures make no chunk of {CHUNK}")
         self.pictures = _map(folder, "pictures", (self.count, cartoon.SIZE, cartoon.SIZE, 3), np.uint8, create=True)
         self.tokens = _map(folder, "tokens", (self.count, WORDINGS, TOKENS), np.int16, create=True)
+        self.labels = _map(folder, "labels", (self.count, len(labels.TABLES)), np.int64, create=True)
         tokenizer.save(str(folder / "tokenizer.json"))
         (folder / "count").write_text(str(self.count))
         self._done = np.zeros(self.count // CHUNK, bool)
@@ -54,6 +59,11 @@ class Dataset:
                     self._done[start // CHUNK] = True
         except BaseException as failure:
             self._failure = failure
+
+    def wait(self) -> None:
+        """Return when every picture is drawn."""
+        while self.ready < self.count:
+            time.sleep(0.5)
 
     @property
     def ready(self) -> int:
@@ -74,11 +84,13 @@ def _draw_chunk(job: _Job) -> int:
     count = int((job.folder / "count").read_text())
     pictures = _map(job.folder, "pictures", (count, cartoon.SIZE, cartoon.SIZE, 3), np.uint8, create=False)
     tokens = _map(job.folder, "tokens", (count, WORDINGS, TOKENS), np.int16, create=False)
+    classes = _map(job.folder, "labels", (count, len(labels.TABLES)), np.int64, create=False)
     tokenizer = Tokenizer.from_file(str(job.folder / "tokenizer.json"))
     rng = random.Random(f"{job.seed}/{job.start}")  # noqa: S311 - pictures, no secrets
     for row in range(job.start, job.start + CHUNK):
         scene = cartoon.random_scene(rng, for_training=True)
         pictures[row] = drawing.draw(scene, rng)
+        classes[row] = labels.of(scene)
         for wording in range(WORDINGS):
             tokens[row, wording] = padded(tokenizer.encode(cartoon_prompts.prompt(scene, rng)).ids)
     return job.start

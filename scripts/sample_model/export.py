@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL
 from newbie.sampler import Sampling
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import nn
 
@@ -50,6 +50,17 @@ def export(folder: Path, vae: AutoencoderKL, networks: Networks, tokenizer: Toke
     (folder / "scheduler").mkdir(exist_ok=True)
     scheduler = {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000, "shift": sampling.shift}
     (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(scheduler, indent=2) + "\n")
+
+
+def restore(folder: Path, vae: AutoencoderKL, networks: Networks) -> None:
+    """Read weights that `export` wrote. Raises RuntimeError when they are of other networks."""
+    for name, stem, module in (
+        ("transformer", "diffusion_pytorch_model", networks.transformer),
+        ("vae", "diffusion_pytorch_model", vae),
+        ("text_encoder", "model", networks.gemma),
+        ("text_encoder_2", "model", networks.jina),
+    ):
+        module.load_state_dict(load_file(str(folder / name / f"{stem}.safetensors")))
 
 
 def write_index(folder: Path, sampling: Sampling) -> None:
