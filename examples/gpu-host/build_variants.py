@@ -5,8 +5,8 @@ compiles in minutes: what the checks then meet is real machine code, not an imit
 
     python3 build_variants.py --sdist flash_attn-2.8.3.tar.gz --out variants sm80-only scaled
 
-Needs nvcc, g++, and the headers of the torch and Python that the wheel is for: those of the running interpreter
-unless `--torch-include` and `--python-include` name others, so the wheels can be compiled on a machine without a GPU.
+Needs nvcc, g++, and the interpreter that runs it has the torch that the wheels are for: its headers, and the libraries
+that the extension is linked with. No GPU: each extension is imported once it is linked, and none of its kernels run.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import base64
 import hashlib
+import importlib.util
 import itertools
 import os
 import shutil
@@ -42,6 +43,9 @@ NVCC_FLAGS = (
     "-Xcompiler", "-fPIC", "-diag-suppress=186,221",
 )  # fmt: skip
 HOST_FLAGS = ("-O2", "-std=c++17", "-fPIC", "-fvisibility=hidden", "-w")
+# What the extension asks the loader for, as flash-attn's own setup does: without them it would import only in a process
+# that has already made torch's symbols global.
+TORCH_LIBRARIES = ("c10", "torch_cpu", "torch_python", "c10_cuda", "torch_cuda")
 
 
 @dataclass(frozen=True)
@@ -72,10 +76,7 @@ def main() -> int:
     parser.add_argument("--sdist", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--cuda", type=Path, default=Path("/usr/local/cuda"))
-    parser.add_argument("--torch-include", type=Path)
-    parser.add_argument("--python-include", type=Path)
     parser.add_argument("--also-include", type=Path, action="append", default=[])
-    parser.add_argument("--python-tag", default=f"cp{sys.version_info[0]}{sys.version_info[1]}")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     options = parser.parse_args()
     unknown = sorted(set(options.variants) - set(VARIANTS))
@@ -121,34 +122,36 @@ def build(name: str, source: Path, options: argparse.Namespace) -> Path:
     commands += [[*nvcc, "-c", str(file), "-o", f"{file}.o"] for file in kernels]
     with ThreadPoolExecutor(options.jobs) as pool:
         list(pool.map(lambda command: subprocess.run(command, check=True), commands))
-    tag = options.python_tag
-    extension = tree / f"flash_attn_2_cuda.cpython-{tag[2:]}-x86_64-linux-gnu.so"
+    extension = tree / f"flash_attn_2_cuda{sysconfig.get_config_var('EXT_SUFFIX')}"
     objects = [command[-1] for command in commands]
-    # torch's own libraries and Python's symbols are found in the process that imports the extension
-    runtime = ["-L", str(options.cuda / "lib64"), "-l:libcudart.so." + cudart_major(options.cuda)]
-    subprocess.run(["g++", "-shared", "-o", str(extension), *objects, *runtime], check=True)
-    undefined = subprocess.run(
-        ["nm", "-D", "--undefined-only", str(extension)], capture_output=True, text=True, check=True
-    )
-    if missing := [line.split()[-1] for line in undefined.stdout.splitlines() if "run_mha_" in line]:
-        raise SystemExit(f"{name}: neither compiled nor refused: {', '.join(missing)}")
+    libraries = ["-L", str(torch_folder() / "lib"), *(f"-l{library}" for library in TORCH_LIBRARIES)]
+    libraries += ["-L", str(options.cuda / "lib64"), "-l:libcudart.so." + cudart_major(options.cuda)]
+    # --as-needed, as distributions' compilers have it: ask for what is used and no more.
+    link = ["g++", "-shared", "-s", "-o", str(extension), *objects, "-Wl,--as-needed", *libraries]
+    subprocess.run(link, check=True)
+    # An undefined symbol shows here: a wheel that fails at import would be rejected, but not for what it is to show.
+    subprocess.run([sys.executable, "-c", "import torch, flash_attn_2_cuda"], cwd=tree, check=True)
     return pack(name, source, extension, options)
 
 
 def includes(options: argparse.Namespace, tree: Path, source: Path) -> list[str]:
     """Return the -I options: flash-attn, CUTLASS, torch, Python, CUDA, then what the caller adds."""
-    torch_include = options.torch_include
-    if torch_include is None:
-        import torch
-
-        torch_include = Path(torch.__file__).parent / "include"
-    python_include = options.python_include or Path(sysconfig.get_path("include"))
+    torch_include = torch_folder() / "include"
     folders = [
         tree, tree / "src", source / "csrc" / "cutlass" / "include",
-        torch_include, torch_include / "torch" / "csrc" / "api" / "include", python_include,
+        torch_include, torch_include / "torch" / "csrc" / "api" / "include",
+        Path(sysconfig.get_path("include")),
         options.cuda / "include", options.cuda / "include" / "cccl", *options.also_include,
     ]  # fmt: skip
     return [part for folder in folders for part in ("-isystem", str(folder))]
+
+
+def torch_folder() -> Path:
+    """Return the folder of the running interpreter's torch."""
+    spec = importlib.util.find_spec("torch")
+    if spec is None or spec.origin is None:
+        raise SystemExit(f"{sys.executable} has no torch: run this with the Python that the wheels are for")
+    return Path(spec.origin).parent
 
 
 def refusals() -> str:
@@ -177,7 +180,8 @@ def cudart_major(cuda: Path) -> str:
 def pack(name: str, source: Path, extension: Path, options: argparse.Namespace) -> Path:
     """Zip flash-attn's Python files and the extension into a wheel whose local version names the variant."""
     version = f"2.8.3+{name.replace('-', '.')}"
-    tag = f"{options.python_tag}-{options.python_tag}-linux_x86_64"
+    python = f"cp{sys.version_info[0]}{sys.version_info[1]}"
+    tag = f"{python}-{python}-linux_x86_64"
     info = f"flash_attn-{version}.dist-info"
     files: dict[str, bytes] = {
         str(path.relative_to(source)): path.read_bytes() for path in sorted((source / "flash_attn").rglob("*.py"))
