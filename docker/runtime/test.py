@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Any
 # Nothing is ever fetched: a model that is not there is an error that names the file.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# On cores that other processes use too, OpenMP's spinning threads draw several times slower than sleeping ones.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 warnings.filterwarnings("ignore", message=r".*(autocast|CUDA is not available).*")
 
 from newbie import prompts  # noqa: E402 - the lines above must come before torch is imported
