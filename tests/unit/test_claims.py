@@ -8,11 +8,13 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from assay import cli
 from assay.claims import exit_code, load, measure_all, packages
 from assay.claims import measures as m
 from assay.claims.table import Context, Measured, NotMeasuredError, select
+from assay.commands import claims as command
 from assay.errors import ExitCode, IngredientError, UsageError
 from assay.findings import Finding, Level, Status
 from assay.report import Report, RowReport, write
@@ -218,3 +220,26 @@ def test_the_whole_table_goes_to_the_report(tmp_path, monkeypatch, capsys):
     page = (tmp_path / "report.html").read_text()
     assert "sample.soak: 8 pictures" in page
     assert "%timeit" in capsys.readouterr().out
+
+
+def test_the_terminal_shows_every_claim_and_counts_what_was_settled():
+    def nothing(context):
+        raise NotMeasuredError("no [GPU] here")
+
+    claims = load()[:3]
+    lines = list(measure_all(claims, Context(), {claim.measure: nothing for claim in claims}))
+    console = Console(width=80, file=io.StringIO())
+    console.print(command.table(lines))
+    shown = console.file.getvalue()
+    assert all(line.claim[:40] in shown for line in lines)
+    assert shown.count("no [GPU] here (settles nothing here)") == 3
+    assert command.summary(lines) == "verdicts: 0 borne out, 0 contradicted, 3 not settled here"
+
+
+def test_a_wheel_of_an_unrecorded_compiler_settles_nothing():
+    given = {"name": "flash-attn", "version": "2.8.3", "source": "wheelhouse", "compiler": None}
+    imported = Finding(check="flash-attn.import", status=Status.PASSED)
+    context = Context(report=report(row("cu121", "certified", imported, ingredients=(given,))))
+    measured = m.flash_attn_compiler(context)
+    assert measured.supports is None
+    assert "row cu121" in measured.text

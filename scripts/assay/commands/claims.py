@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections import Counter
 from pathlib import Path
 
 from rich.console import Console
@@ -23,7 +24,11 @@ from assay.errors import ExitCode
 from assay.files import write_json
 from assay.report import read, write
 
-STYLES = {True: "green", False: "red", None: "yellow"}
+OUTCOMES = {
+    True: ("bears the verdict out", "green"),
+    False: ("CONTRADICTS the verdict", "red"),
+    None: ("settles nothing here", "yellow"),
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,12 +55,13 @@ def run(args: argparse.Namespace) -> ExitCode:
     lines = []
     for line in measure_all(claims, context, FUNCTIONS):
         lines.append(line)
-        print(f"{line.id}: {line.measured}", file=sys.stderr)
+        print(f"{line.id}: {OUTCOMES[line.supports][0]}", file=sys.stderr)
     raw = [line.to_json() for line in lines]
     if args.format == "json":
         print(json.dumps(raw, indent=2, ensure_ascii=False))
     else:
         Console().print(table(lines))
+        print(summary(lines))
     if not args.claim:
         write_json(args.out / "claims.json", raw)
         if report:
@@ -64,14 +70,24 @@ def run(args: argparse.Namespace) -> ExitCode:
 
 
 def table(lines: list[Line]) -> Table:
-    """Return the claims as a table for the terminal."""
-    result = Table(show_lines=True)
-    for heading in ("claim", "verdict", "what is true", "measured here", "by"):
-        result.add_column(heading, overflow="fold")
+    """Return the claims for the terminal: a paragraph each, so that it can be read in 80 columns too."""
+    result = Table.grid(padding=(0, 1))
+    result.add_column(justify="right", no_wrap=True)
+    result.add_column(overflow="fold")
     for line in lines:
-        measured = f"[{STYLES[line.supports]}]{_plain(line.measured)}[/]"
-        result.add_row(*map(_plain, (line.claim, line.verdict, line.truth)), measured, _plain(line.how))
+        outcome, style = OUTCOMES[line.supports]
+        result.add_row("claim", f"[bold]{_plain(line.claim)}[/]")
+        result.add_row("verdict", f"[bold]{line.verdict}[/]: {_plain(line.truth)}")
+        result.add_row("measured", f"{_plain(line.measured)} [{style}]({outcome})[/]")
+        result.add_row("see", f"[dim]{_plain(line.how)}[/]")
+        result.add_row()
     return result
+
+
+def summary(lines: list[Line]) -> str:
+    """Return how many measurements bear the verdicts out, contradict them, and settle nothing."""
+    counts = Counter(line.supports for line in lines)
+    return f"verdicts: {counts[True]} borne out, {counts[False]} contradicted, {counts[None]} not settled here"
 
 
 def _plain(text: str) -> str:
