@@ -30,7 +30,7 @@ post() { # PATH SIGN: send stdin to the engine. It reports its own trouble with 
 say "the environment $venv from the host's torch"
 [ -x $venv/bin/python ] || python3 "$here/torch_environment.py" $venv
 
-# The host's system without its own /usr/local and /opt, the CUDA toolkit without its static libraries, and the environment.
+# The host's system without its own /usr/local and /opt, the toolkit without its static libraries, and the environment.
 say "gpu-host:torch"
 cuda=$(readlink -f /usr/local/cuda)
 path=$venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin

@@ -7,15 +7,19 @@
 #
 #   facts   print what the host is: GPU, driver, toolkit, torch
 #   checks  ask every GPU check on the host's own torch, sound and damaged (tests/gpu/host_checks.py)
-#   engine  unpack and start the engine of BUNDLE/engine.tar.xz (bin/ and lib/ of a Docker engine)
+#   engine  unpack and start the engine of BUNDLE/engine.tar.xz
 #   images  make the images that matrix.gpu-host.toml names (examples/gpu-host/make_images.sh)
-#   matrix  run matrix.gpu-host.toml at level gpu, with the Python packages of BUNDLE/wheels
+#   matrix  run matrix.gpu-host.toml at level gpu, with the Python packages of BUNDLE/site.tar.xz; then `assay claims`
 #   load    give the engine an image that was saved elsewhere: BUNDLE/image.part*, in the order of their names
 #   check   judge that image: IMAGE=TAG ROW=ID MATRIX=FILE
 #   stop    stop the engine
 #
-# WHEELHOUSE: flash-attn 2.8.3 for the host's Python, the wheels of examples/gpu-host/build_variants.py, and einops.
-# OUT gets host-checks.json, report.json, report.html and run.tar.gz with everything else.
+# A step that fails keeps no later one from running; the exit code is the first failure's.
+# What a step prints is in OUT/host-run.log in full; here come its last lines only.
+#
+# BUNDLE: what examples/gpu-host/pack.sh packs. WHEELHOUSE, if not in BUNDLE: flash-attn 2.8.3 for the host's Python,
+# the wheels of examples/gpu-host/build_variants.py, and einops.
+# OUT gets host-run.log, host-checks.json, report.json, report.html and run.tar.gz with everything else.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 engine=${ENGINE_DIR:-/tmp/assay-engine}
@@ -24,34 +28,53 @@ export DOCKER_HOST=unix://$engine/docker.sock
 out=${OUT:-build}
 mkdir -p "$out"
 
+unpack() { # NAME FOLDER: BUNDLE/NAME.tar.xz, once
+  [ -d "$2" ] && return
+  mkdir -p "$2.new"
+  tar -C "$2.new" -xf "$BUNDLE/$1.tar.xz"
+  mv "$2.new" "$2"
+}
+
+find_wheels() {
+  [ -n "${WHEELHOUSE:-}" ] || { unpack wheelhouse /tmp/assay-wheelhouse; WHEELHOUSE=/tmp/assay-wheelhouse; }
+}
+
 facts() {
   nvidia-smi --query-gpu=name,uuid,driver_version,memory.total --format=csv,noheader
   ls -ld /usr/local/cuda /usr/local/cuda-* /usr/local/nvidia || true
-  cat /usr/local/cuda/version.json 2>/dev/null || echo "the toolkit has no version.json"
+  ls /usr/local/cuda/lib64/ | grep -E '^lib(cudart|cublas|nvrtc|nvJitLink)\.so' | tr '\n' ' '; echo
+  ls /usr/local/cuda/version.json || echo "the toolkit has no version.json"
+  /usr/local/cuda/bin/nvcc --version | tail -2 || true
   python3 -c 'import sys, torch; print(sys.version, sys.base_prefix, torch.__version__, torch.version.cuda)'
-  nproc; df -h / /tmp; free -g
+  nproc; df -h / /tmp | tail -2; free -g | head -2
 }
 
-checks() { python3 tests/gpu/host_checks.py --wheelhouse "$WHEELHOUSE" --out "$out"; }
+checks() {
+  find_wheels
+  python3 tests/gpu/host_checks.py --wheelhouse "$WHEELHOUSE" --out "$out"
+}
 
 start_engine() {
   if [ ! -S "$engine/docker.sock" ]; then
-    mkdir -p "$engine"
-    tar -C "$engine" -xf "$BUNDLE/engine.tar.xz"
+    unpack engine "$engine"
     # The engine alone gets the bundled libraries: containers and Python do not.
     LD_LIBRARY_PATH=$engine/lib PATH=$engine/bin:$PATH setsid dockerd --data-root "$engine/data" \
       --exec-root "$engine/exec" --host "$DOCKER_HOST" --pidfile "$engine/pid" --iptables=false --ip6tables=false \
       --bridge=none >"$engine/log" 2>&1 </dev/null &
     for _ in $(seq 120); do grep -q 'API listen' "$engine/log" 2>/dev/null && break; sleep 0.5; done
   fi
-  curl -fsS --unix-socket "$engine/docker.sock" http://engine/version || { tail -20 "$engine/log"; return 1; }
-  echo
+  curl -fsS --unix-socket "$engine/docker.sock" http://engine/version | python3 -c '
+import json, sys
+print("Docker Engine", json.load(sys.stdin)["Version"])' || { tail -20 "$engine/log"; return 1; }
 }
 
-images() { time examples/gpu-host/make_images.sh "$WHEELHOUSE"; }
+images() {
+  find_wheels
+  examples/gpu-host/make_images.sh "$WHEELHOUSE"
+}
 
-install_host_package() {
-  [ -d "$site" ] || python3 -m pip install -q --no-index --no-deps --no-compile --target "$site" "$BUNDLE"/wheels/*.whl
+use_host_package() {
+  unpack site "$site"
   export PYTHONPATH=$site:$PWD/scripts ASSAY_STATE=${ASSAY_STATE:-/tmp/assay-state}
 }
 
@@ -61,23 +84,31 @@ keep() { # FOLDER: what comes back
 }
 
 matrix() {
-  install_host_package
-  local status=0
-  time python3 -m assay matrix --matrix matrix.gpu-host.toml --level gpu --out /tmp/assay-out || status=$?
-  python3 -m assay claims --out /tmp/assay-out --wheelhouse "$WHEELHOUSE" || true
+  find_wheels
+  use_host_package
+  local status=0 rows=(--row sm80-only --row scaled --row sdpa-in-disguise --row other-toolkit --row hidden-gpu)
+  local all=(python3 -m assay matrix --matrix matrix.gpu-host.toml --level gpu)
+  # The row to be certified is timed, so it has the GPU for itself; what the others must show does not depend on time.
+  "${all[@]}" --row cu130 --out /tmp/assay-cu130 || status=$?
+  "${all[@]}" "${rows[@]}" --jobs "${JOBS:-5}" --out /tmp/assay-rejected || status=$?
+  mkdir -p /tmp/assay-out
+  cp -r /tmp/assay-cu130/. /tmp/assay-rejected/. /tmp/assay-out
+  python3 -m assay report --matrix matrix.gpu-host.toml --out /tmp/assay-out \
+    --merge /tmp/assay-cu130 /tmp/assay-rejected || status=$?
+  python3 -m assay claims --out /tmp/assay-out --wheelhouse "$WHEELHOUSE" >/tmp/assay-out/claims.txt || true
   keep /tmp/assay-out
   return $status
 }
 
 load() {
-  time cat "$BUNDLE"/image.part* | curl -fsS --unix-socket "$engine/docker.sock" -X POST \
-    -H 'Content-Type: application/x-tar' -T - http://engine/images/load
+  cat "$BUNDLE"/image.part* | curl -sS --fail-with-body --unix-socket "$engine/docker.sock" -X POST \
+    -H 'Content-Type: application/x-tar' -T - http://engine/images/load | tail -c 300
 }
 
 check() {
-  install_host_package
+  use_host_package
   local status=0
-  time python3 -m assay check "$IMAGE" --row "$ROW" --matrix "${MATRIX:-matrix.toml}" --level gpu \
+  python3 -m assay check "$IMAGE" --row "$ROW" --matrix "${MATRIX:-matrix.toml}" --level gpu \
     --out "/tmp/assay-check/$ROW" || status=$?
   keep "/tmp/assay-check/$ROW"
   return $status
@@ -85,10 +116,25 @@ check() {
 
 stop() { kill "$(cat "$engine/pid")"; }
 
+run() { # STEP FUNCTION: all it prints into the log, the end of it to stdout. A subshell, so that it stops itself alone
+  local start=$SECONDS status=0 text; text=$(mktemp)
+  set +e
+  (set -e; "$2") >"$text" 2>&1
+  status=$?
+  set -e
+  { echo "== $1"; cat "$text"; } >>"$out/host-run.log"
+  echo "== $1: exit code $status after $((SECONDS - start)) s"
+  tail -n "${LINES_A_STEP:-25}" "$text" | cut -c1-240 | tail -c 1800
+  rm -f "$text"
+  [ $first -ne 0 ] || first=$status
+}
+
+first=0
 for step in "${@:?usage: host_run.sh STEP... (see the top of this file)}"; do
   case $step in
-    facts | checks | images | matrix | load | check | stop) echo "== $step"; "$step" ;;
-    engine) echo "== engine"; start_engine ;;
+    facts | checks | images | matrix | load | check | stop) run "$step" "$step" ;;
+    engine) run engine start_engine ;;
     *) echo "host_run.sh: unknown step '$step'" >&2; exit 2 ;;
   esac
 done
+exit $first
