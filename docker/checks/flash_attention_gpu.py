@@ -43,10 +43,11 @@ def numerics(expect: Expect) -> Answer:
     Head dims and dtypes that the row asks for must be there; the others are tried, and what the build refuses with its
     own error is recorded as absent.
     """
-    import flash_attn
     import torch
 
     torch.set_float32_matmul_precision("highest")
+    import flash_attn  # after torch, as flash-attn.import tries it
+
     asked = expect["flash_attn"]["head_dims"]
     required = f"head dims {', '.join(map(str, asked))} and all others in the wheel: error <= 2 x PyTorch's, no bias"
     wrong: list[str] = []
@@ -143,10 +144,12 @@ def first_line(error: BaseException) -> str:
 )
 def speed(expect: Expect) -> Answer:
     """Prove by the profiler that flash-attn's forward kernels ran, and time them against SDPA's math path."""
-    import flash_attn
     import torch
     import torch.nn.functional as functional
     from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    torch.manual_seed(expect["seed"])
+    import flash_attn  # after torch, as flash-attn.import tries it
 
     name = "bf16" if "bf16" in expect["flash_attn"]["dtypes"] else expect["flash_attn"]["dtypes"][0]
     required = f"kernels of flash-attn (flash::flash_fwd_*) run, >= {MATH_FACTOR} x the speed of SDPA's math path"
