@@ -16,8 +16,9 @@ BATCH, TOKENS, HEADS = 2, 4096, 24
 
 # How much faster than SDPA's math path flash-attn has to be. The math path writes and reads the 4096 x 4096 scores of
 # every head, flash-attn never does. Measured on an H100 at head dim 128 with torch 2.4: 4.458 ms against 1.315 ms, a
-# factor of 3.4; smaller head dims do less arithmetic for the same scores, so the factor grows. A package that is the
-# math path in disguise has factor 1. The limit is the geometric middle of the two.
+# factor of 3.4; smaller head dims do less arithmetic for the same scores, so the factor grows. (With torch 2.11, whose
+# math path is slower, it is 17 to 22.) A package that is the math path in disguise has factor 1. The limit is the
+# geometric middle of 1 and 3.4.
 MATH_FACTOR = 1.8
 
 # The GPU said no, as opposed to the build's own refusal of a head dim that it was made without.
