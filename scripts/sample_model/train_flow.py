@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from newbie import text
 from assay_checks import cartoon
+from newbie import text
 from torch import nn
 
 from .dataset import Dataset
@@ -22,7 +22,7 @@ BOS_ID = 1
 LABEL_WEIGHT = 0.1
 """Weight of the text encoders' own loss; the flow loss falls from 2 to 0.1, theirs from 1.6 to nearly nought."""
 FACE_WEIGHT = 4.0
-"""How much more the latents count where faces are: eyes and mouth are 2 % of a picture and a third of its attributes."""
+"""How much more latents count where faces are: eyes and mouth are 2 % of a picture and a third of its attributes."""
 Checkpoint = Callable[[], None]
 
 
