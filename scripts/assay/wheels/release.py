@@ -21,7 +21,7 @@ Progress = Callable[[int, int], None]
 """Called with the bytes that are there and the bytes that there will be (0: the server does not say)."""
 
 
-class _Unfinished(Exception):  # noqa: N818 - never leaves this module
+class _Unfinished(Exception):
     """The transfer broke off; what arrived is in the partial file."""
 
 
