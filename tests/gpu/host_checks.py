@@ -150,7 +150,10 @@ def main() -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     report = {"machine": facts, "command": sys.argv, "scenarios": results}
     (options.out / "host-checks.json").write_text(json.dumps(report, indent=1) + "\n")
-    return 0 if all(result["as_expected"] for result in results) else 1
+    if all(result["as_expected"] for result in results):
+        return 0
+    print("in short:", *map(summary, results), sep="\n")
+    return 1
 
 
 def run(scenario: Scenario, wheelhouses: list[Path], facts: dict[str, Any]) -> dict[str, Any]:
@@ -216,13 +219,18 @@ def account(finding: dict[str, Any]) -> str:
 
 def print_result(result: dict[str, Any]) -> None:
     """Print a scenario in one line, and below it what is not as expected."""
+    print(summary(result), flush=True)
+    for problem in result["problems"][:3]:
+        print(f"  ! {problem[:400]}", flush=True)
+
+
+def summary(result: dict[str, Any]) -> str:
+    """Return a scenario in one line: whether it came out as expected, how many answers of each kind, what failed."""
     counts = Counter(finding["status"] for finding in result["findings"])
     roots = ", ".join(finding["check"] for finding in result["findings"] if finding["status"] == "failed")
     told = ", ".join(f"{count} {status}" for status, count in counts.items())
     verdict = "as expected" if result["as_expected"] else "NOT AS EXPECTED"
-    print(f"{verdict}: {result['scenario']}, {result['seconds']} s: {told}{f' ({roots})' if roots else ''}", flush=True)
-    for problem in result["problems"][:5]:
-        print(f"  ! {problem[:600]}", flush=True)
+    return f"{verdict}: {result['scenario']}, {result['seconds']} s: {told}{f' ({roots})' if roots else ''}"
 
 
 def expectation(scenario: Scenario, facts: dict[str, Any]) -> dict[str, Any]:

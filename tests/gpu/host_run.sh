@@ -42,8 +42,8 @@ find_wheels() {
 facts() {
   nvidia-smi --query-gpu=name,uuid,driver_version,memory.total --format=csv,noheader
   ls -ld /usr/local/cuda /usr/local/cuda-* /usr/local/nvidia || true
-  ls /usr/local/cuda/lib64/ | grep -E '^lib(cudart|cublas|nvrtc|nvJitLink)\.so' | tr '\n' ' '; echo
-  ls /usr/local/cuda/version.json || echo "the toolkit has no version.json"
+  (cd /usr/local/cuda && ls -d lib64/lib{cudart,cublas,nvrtc,nvJitLink}.so.* nvvm/lib64/libnvvm.so* 2>/dev/null) || true
+  ls /usr/local/cuda/version.json 2>/dev/null || echo "the toolkit has no version.json"
   /usr/local/cuda/bin/nvcc --version | tail -2 || true
   python3 -c 'import sys, torch; print(sys.version, sys.base_prefix, torch.__version__, torch.version.cuda)'
   nproc; df -h / /tmp | tail -2; free -g | head -2
@@ -124,7 +124,7 @@ run() { # STEP FUNCTION: all it prints into the log, the end of it to stdout. A 
   set -e
   { echo "== $1"; cat "$text"; } >>"$out/host-run.log"
   echo "== $1: exit code $status after $((SECONDS - start)) s"
-  tail -n "${LINES_A_STEP:-25}" "$text" | cut -c1-240 | tail -c 1800
+  tail -n "${LINES_A_STEP:-25}" "$text" | cut -c1-240 | tail -c 1500
   rm -f "$text"
   [ $first -ne 0 ] || first=$status
 }
