@@ -9,7 +9,7 @@
 #   checks  ask every GPU check on the host's own torch, sound and damaged (tests/gpu/host_checks.py)
 #   engine  unpack and start the engine of BUNDLE/engine.tar.xz
 #   images  make the images that matrix.gpu-host.toml names (examples/gpu-host/make_images.sh)
-#   matrix  run matrix.gpu-host.toml at level gpu, with the Python packages of BUNDLE/site.tar.xz; then `assay claims`
+#   matrix  run matrix.gpu-host.toml at level gpu, with the Python packages of BUNDLE/site.tar.xz
 #   load    give the engine an image that was saved elsewhere: BUNDLE/image.part*, in the order of their names
 #   check   judge that image: IMAGE=TAG ROW=ID MATRIX=FILE
 #   stop    stop the engine
@@ -19,7 +19,8 @@
 #
 # BUNDLE: what examples/gpu-host/pack.sh packs. WHEELHOUSE, if not in BUNDLE: flash-attn 2.8.3 for the host's Python,
 # the wheels of examples/gpu-host/build_variants.py, and einops.
-# OUT gets host-run.log, host-checks.json, report.json, report.html and run.tar.gz with everything else.
+# OUT gets host-run.log, host-checks.json, report.json, report.html and run.tar.gz with everything else. `assay claims` over
+# the report needs the package index: run it where there is one, on what came back.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 engine=${ENGINE_DIR:-/tmp/assay-engine}
@@ -84,7 +85,6 @@ keep() { # FOLDER: what comes back
 }
 
 matrix() {
-  find_wheels
   use_host_package
   local status=0 rows=(--row sm80-only --row scaled --row sdpa-in-disguise --row other-toolkit --row hidden-gpu)
   local all=(python3 -m assay matrix --matrix matrix.gpu-host.toml --level gpu)
@@ -95,7 +95,6 @@ matrix() {
   cp -r /tmp/assay-cu130/. /tmp/assay-rejected/. /tmp/assay-out
   python3 -m assay report --matrix matrix.gpu-host.toml --out /tmp/assay-out \
     --merge /tmp/assay-cu130 /tmp/assay-rejected || status=$?
-  python3 -m assay claims --out /tmp/assay-out --wheelhouse "$WHEELHOUSE" >/tmp/assay-out/claims.txt || true
   keep /tmp/assay-out
   return $status
 }
