@@ -19,8 +19,8 @@
 #
 # BUNDLE: what examples/gpu-host/pack.sh packs. WHEELHOUSE, if not in BUNDLE: flash-attn 2.8.3 for the host's Python,
 # the wheels of examples/gpu-host/build_variants.py, and einops.
-# OUT gets host-run.log, host-checks.json, report.json, report.html and run.tar.gz with everything else. `assay claims` over
-# the report needs the package index: run it where there is one, on what came back.
+# OUT gets host-run.log, host-checks.json, report.json, report.html and run.tar.gz with everything else. `assay claims`
+# over the report needs the package index: run it where there is one, on what came back.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 engine=${ENGINE_DIR:-/tmp/assay-engine}
