@@ -73,13 +73,18 @@ class View:
         if not self.terminal:
             self._line(row, phase, detail)
 
-    def detail(self, row: str, detail: str, current: int | None = None, total: int | None = None) -> None:
-        """Say where inside its phase a row is: the build step or check, and bytes done of all, where known."""
+    def detail(
+        self, row: str, detail: str, current: int | None = None, total: int | None = None, *, announce: bool = True
+    ) -> None:
+        """Say where inside its phase a row is: the build step or check, and bytes done of all, where known.
+
+        announce: worth a line of its own in a log; other details are seen there when a heartbeat falls on them.
+        """
         with self._lock:
             state = self._states[row]
             changed = detail != state.detail
             state.detail, state.current, state.total = detail, current, total
-        if changed and not self.terminal:
+        if changed and announce and not self.terminal:
             self._line(row, state.phase, detail)
 
     def verdict(self, row: str, verdict: str, why: str, *, cached: bool = False) -> None:

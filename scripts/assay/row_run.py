@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 import traceback
@@ -358,11 +359,28 @@ def _because(row: Row) -> tuple[dict[str, str], ...]:
     return tuple({"check": reason.check, "matches": reason.matches} for reason in row.because)
 
 
+_COUNTED = re.compile(r"\[\d+/\d+\]")
+"""How a long step counts what it has done: `[7/25] flash_fwd_hdim96_bf16_sm80.cu 41 s`."""
+_MOUNTS = re.compile(r"--mount=\S+\s*")
+
+
+def short_step(step: str, limit: int = 100) -> str:
+    """Return a build step in one line: without its mounts, and with its end left out where it is long."""
+    line = " ".join(_MOUNTS.sub("", step).split())
+    return line if len(line) <= limit else f"{line[: limit - 3]}..."
+
+
 def _follow(row: Row, around: Surroundings) -> Callable[[BuildEvent], None]:
     """Return what turns build events into the row's line in the view."""
 
     def follow(event: BuildEvent) -> None:
         if event.status in ("started", "progress"):
-            around.view.detail(row.id, event.line or event.step, event.current_bytes, event.total_bytes)
+            around.view.detail(
+                row.id,
+                event.line or short_step(event.step),
+                event.current_bytes,
+                event.total_bytes,
+                announce=event.line is None or _COUNTED.match(event.line) is not None,
+            )
 
     return follow

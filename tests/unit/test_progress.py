@@ -9,6 +9,7 @@ from rich.console import Console
 
 from assay import progress
 from assay.progress import View
+from assay.row_run import short_step
 
 
 def plain(**options):
@@ -54,3 +55,16 @@ def wait_for(condition, seconds: float = 10.0) -> None:
     while not condition():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.01)
+
+
+def test_lines_of_a_step_stay_out_of_a_log_unless_they_count():
+    view, file = plain()
+    view.phase("cu121", "build")
+    view.detail("cu121", "Collecting uv", announce=False)
+    assert "Collecting" not in file.getvalue()
+
+
+def test_a_long_step_is_shown_without_its_mounts():
+    step = "[torch 1/1] RUN --mount=type=cache,id=uv,target=/c   --mount=type=bind,source=a,target=/b   sh run.sh   uv"
+    assert short_step(step) == "[torch 1/1] RUN sh run.sh uv"
+    assert len(short_step("x" * 500)) == 100
