@@ -161,8 +161,8 @@ class View:
 
 
 def _amount(state: _State) -> str:
-    if state.current is None:
+    if not state.current and not state.total:
         return ""
     if not state.total:
-        return human_bytes(state.current)
-    return f"{human_bytes(state.current)} of {human_bytes(state.total)}"
+        return human_bytes(state.current or 0)
+    return f"{human_bytes(state.current or 0)} of {human_bytes(state.total)}"
