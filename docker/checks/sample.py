@@ -17,9 +17,18 @@ RUNTIME = "/opt/newbie"
 PROGRAM = Path(__file__).with_name("sample_drawing.py")
 NEEDS = ("torch.import", "flash-attn.import")
 
-RIGHT_SHARE = 0.75
+# Measured by scripts/measure_sample_model.py in fp32 on a CPU, and by the training on an H100 in bf16 with flash-attn, on
+# 200 unseen prompts each: 3 of about 4,000 attributes wrong; with 99.9 % confidence the rate is below 0.0035. At level
+# image, 16 prompts ask for 152 attributes and this limit forgives 9: the model fails by chance less than once in 10^9
+# runs. With one of its five joint layers zeroed it gets at most 0.72 right and passes less than once in 10^9 runs; a
+# stored picture gets a quarter right. tests/unit/test_sample_checks.py computes these chances.
+RIGHT_SHARE = 0.94
+
 PARITY_PICTURES = 3
 PSNR_LIMIT = 20.0
+
+# Growth of the process's own memory that is forgiven: the allocator's, 3.3 MB at most over 9 pictures (measured).
+# Leaked tensors are counted to the byte beside it.
 RESIDENT_GROWTH = 64 * 1024 * 1024
 
 
@@ -134,14 +143,15 @@ def named(run: dict[str, str]) -> str:
 
 
 def scenes(expect: Expect, purpose: str, count: int) -> list[tuple[cartoon.Scene, str]]:
-    """Return scenes that training never saw, each with a prompt; the first one has two characters and is XML."""
+    """Return scenes that training never saw, each with a prompt, by turns with two characters and with one.
+
+    The first one is written in XML: it is the one that people get to see.
+    """
     rng = random.Random(f"{expect['seed']}/{purpose}")  # noqa: S311 - prompts, no secrets
-    first = cartoon.random_scene(rng, for_training=False, characters=2)
-    asked = [(first, cartoon_prompts.xml_prompt(first, rng))]
-    for _ in range(count - 1):
-        scene = cartoon.random_scene(rng, for_training=False)
-        asked.append((scene, cartoon_prompts.prompt(scene, rng)))
-    return asked
+    drawn = [cartoon.random_scene(rng, for_training=False, characters=2 - n % 2) for n in range(count)]
+    return [
+        (scene, cartoon_prompts.prompt(scene, rng, plain_share=0.15 if n else 0.0)) for n, scene in enumerate(drawn)
+    ]
 
 
 def job(

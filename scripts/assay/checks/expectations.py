@@ -37,7 +37,7 @@ LIBRARIES = {
     }
 }
 
-SAMPLE = {Level.IMAGE: {"prompts": 4, "soak": 8}, Level.GPU: {"prompts": 16, "soak": 200}}
+SAMPLE = {Level.IMAGE: {"prompts": 16, "soak": 8}, Level.GPU: {"prompts": 64, "soak": 200}}
 """Pictures that `sample.generate` draws, and pictures in a row that `sample.soak` draws: more than seven."""
 
 
