@@ -24,7 +24,9 @@ from assay.certificate import (
     store,
 )
 from assay.compose import Composed, compose
+from assay.compose.variables import WHEEL_LABEL
 from assay.engine import BuildEvent, Engine, GpuAccess
+from assay.engine.images import Image
 from assay.errors import AssayError, BuildFailed, CertificateError
 from assay.files import write_atomically, write_json
 from assay.findings import Finding, Level, Status
@@ -81,6 +83,8 @@ def _guarded(row: Row, around: Surroundings, work: Callable[[], RowReport]) -> R
         report = work()
     except AssayError as error:
         report = inconclusive(row, around.level, str(error))
+    except OSError as error:  # this machine's disk, not a defect of assay
+        report = inconclusive(row, around.level, f"{error.filename or around.out}: {error.strerror or error}")
     except Exception as error:
         trace = around.out / row.id / "defect.txt"
         write_atomically(trace, traceback.format_exc())
@@ -134,9 +138,13 @@ def _judge(row: Row, around: Surroundings) -> RowReport:
 
 
 def _check(image: str, row: Row, around: Surroundings) -> RowReport:
-    """Judge an image that is there already. What it was composed from is known only where its labels say so."""
+    """Judge an image that is there already.
+
+    What it was built from is not known, whatever its labels say: an image derived from another one, or committed from
+    a container, has the other's labels. The certificate names no Dockerfile and no base, and so cannot be published.
+    """
     found = around.engine.inspect(image)
-    wheel = wheels.lookup(row, wheelhouses=around.wheelhouses)
+    wheel = _wheel_inside(found, wheels.lookup(row, wheelhouses=around.wheelhouses))
     (around.out / row.id / store.NAME).unlink(missing_ok=True)
     started = datetime.now(timezone.utc)
     findings = run_checks(row, found.id, wheel, around)
@@ -147,12 +155,20 @@ def _check(image: str, row: Row, around: Surroundings) -> RowReport:
         verdict,
         findings,
         ImageIdentity(id=found.id, size=found.size, tags=found.tags),
-        found.labels.get(COMPOSED_LABEL),
+        None,
         None,
         _wheel_ingredient(wheel),
         started,
     )
     return _record(evidence, row, around, build_seconds=0.0)
+
+
+def _wheel_inside(image: Image, wheel: Wheel | None) -> Wheel | None:
+    """Return the wheel if the image says that it was made of it, which `files.unmodified` then holds it to.
+
+    An image that says otherwise, or nothing, may well hold another wheel that is as good: two compilations differ.
+    """
+    return wheel if wheel and image.labels.get(WHEEL_LABEL) == wheel.sha256 else None
 
 
 def _build(

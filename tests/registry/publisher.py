@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from assay import checks, releases
 from assay.engine import Engine
 from assay.findings import Level
 from assay.keys import SigningKey
@@ -35,7 +36,14 @@ class Publisher:
         backwards: bool = False,
     ) -> list[Published]:
         """Publish what may be published of `rows`."""
-        policy = Policy(level=level, key=self.key.public if self.key else None, accept_unsigned=accept_unsigned)
+        policy = Policy(
+            level=level,
+            key=self.key.public if self.key else None,
+            accept_unsigned=accept_unsigned,
+            checks_digest=checks.digest(),
+            releases_digest=releases.load().digest,
+            required=checks.required,
+        )
         chosen = select(
             rows,
             named=named,

@@ -182,7 +182,7 @@ def test_a_certificate_answers_while_nothing_changed() -> None:
         ({"checks_digest": "9" * 64}, "the checks changed"),
         ({"releases_digest": "9" * 64}, "the releases table changed"),
         ({"level": Level.GPU}, "level image, now asked is gpu"),
-        ({"required": (*samples.REQUIRED, "sample.generate")}, "sample.generate"),
+        ({"required": (*samples.REQUIRED, "sample.colour")}, "sample.colour"),
         ({"key": KEY.public}, "unsigned"),
     ],
 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 
+from assay import checks, releases
 from assay.commands.common import add_matrix_options, read_matrix
 from assay.commands.registry_options import (
     DEFAULT_REPOSITORY,
@@ -55,6 +56,9 @@ def run(args: argparse.Namespace) -> ExitCode:
         level=Level(args.level) if args.level else matrix.publish.level,
         key=key.public if key else None,
         accept_unsigned=args.accept_unsigned,
+        checks_digest=checks.digest(),
+        releases_digest=releases.load().digest,
+        required=checks.required,
     )
     engine = Engine.connect(start=False)
     candidates = select(rows, named=args.row, out=args.out, image_id=engine.image_id, policy=policy, on_line=say)

@@ -21,6 +21,9 @@ BUILDER_STAGE = "flash-attn-wheel"
 
 BUILDER_FRAGMENT = "flash-attn.build.dockerfile.j2"
 
+WHEEL_LABEL = "io.assay.flash-attn.sha256"
+"""The image's own word for the flash-attn wheel that it was made of."""
+
 # Where things are, in build steps (/run) and in the image.
 PATHS: Mapping[str, str] = MappingProxyType(
     {
@@ -135,7 +138,7 @@ def labels(row: Row, wheel: Wheel | None) -> dict[str, str]:
     }
     if wheel:
         said["io.assay.flash-attn.version"] = wheel.version
-        said["io.assay.flash-attn.sha256"] = wheel.sha256
+        said[WHEEL_LABEL] = wheel.sha256
     elif row.flash_attn.source not in _ABSENT:
         said["io.assay.flash-attn.version"] = row.flash_attn.version
     return {name: value for name, value in sorted(said.items()) if value}

@@ -23,11 +23,15 @@ class Policy:
 
     level: that it must have been made at, at least. key: the public half of the key that publishing signs with, None
     for unsigned publishing. accept_unsigned: with a key, take unsigned certificates too and vouch for them with the
-    key.
+    key. checks_digest, releases_digest: of the checks and the releases table as they are now. required: ids of the
+    checks that a row must pass at a level, by those.
     """
 
     level: Level
     key: PublicKey | None
+    checks_digest: str
+    releases_digest: str
+    required: Callable[[Row, Level], Collection[str]]
     accept_unsigned: bool = False
 
 
@@ -99,7 +103,7 @@ def read(row: Row, out: Path) -> Certificate:
 
 def objection(candidate: Candidate, image_id: ImageId, policy: Policy) -> str:
     """Return why a row may not be published, in one line; empty when it may."""
-    for question in (_signature, _verdict, _row, _level, _findings):
+    for question in (_signature, _verdict, _row, _level, _built, _checks, _findings):
         why = question(candidate, policy)
         if why:
             return why
@@ -149,11 +153,33 @@ def _level(candidate: Candidate, policy: Policy) -> str:
     return f"it is certified at level {evidence.level.value}, the matrix asks for {policy.level.value}"
 
 
+def _built(candidate: Candidate, policy: Policy) -> str:
+    """Ask for an image that assay built: provenance says of a published one what it was made from."""
+    if candidate.evidence.dockerfile_digest is None:
+        return "its image was judged by `assay check`, and nobody knows what it was built from: run `assay matrix`"
+    return ""
+
+
+def _checks(candidate: Candidate, policy: Policy) -> str:
+    """Ask for the answers to today's questions: whoever made a check stricter wants it asked before publishing."""
+    evidence = candidate.evidence
+    changed = [
+        name
+        for name, then, now in (
+            ("the checks", evidence.checks_digest, policy.checks_digest),
+            ("the releases table", evidence.releases_digest, policy.releases_digest),
+        )
+        if then != now
+    ]
+    return f"{' and '.join(changed)} changed since it was certified: run `assay matrix` again" if changed else ""
+
+
 def _findings(candidate: Candidate, policy: Policy) -> str:
     """Ask the findings themselves: the verdict in a certificate is only as good as what it stands on."""
     evidence = candidate.evidence
+    required = set(evidence.required) | set(policy.required(candidate.row, policy.level))
     passed = {finding.check for finding in evidence.findings if finding.status is Status.PASSED}
-    missing = sorted(set(evidence.required) - passed)
+    missing = sorted(required - passed)
     if missing or not evidence.required:
         return f"its certificate lacks the pass of {', '.join(missing) or 'any required check'}"
     return ""

@@ -1,0 +1,49 @@
+"""The gate before publishing: whose certificate still answers today's questions about an image that assay built."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import publish_samples as samples
+import pytest
+
+from assay import checks, releases
+from assay.certificate import RowEvidence, make_certificate
+from assay.findings import Level
+from assay.publish.gate import Candidate, Policy, objection
+
+IMAGE = "sha256:" + "1" * 64
+
+
+def policy(**changes: Any) -> Policy:
+    now = Policy(
+        level=Level.IMAGE,
+        key=None,
+        checks_digest=checks.digest(),
+        releases_digest=releases.load().digest,
+        required=checks.required,
+    )
+    return replace(now, **changes)
+
+
+def objection_to(evidence: RowEvidence, **changes: Any) -> str:
+    candidate = Candidate(row=samples.row(), certificate=make_certificate(evidence))
+    return objection(candidate, lambda name: name, policy(**changes))
+
+
+def test_a_certificate_of_today_may_be_published():
+    assert objection_to(samples.evidence(samples.row(), IMAGE)) == ""
+
+
+@pytest.mark.parametrize(
+    ("evidence", "now", "why"),
+    [
+        ({}, {"checks_digest": "0" * 64}, "the checks changed since it was certified"),
+        ({}, {"releases_digest": "0" * 64}, "the releases table changed since it was certified"),
+        ({}, {"required": lambda row, level: ("torch.import", "new.check")}, "lacks the pass of new.check"),
+        ({"dockerfile_digest": None, "base_digest": None}, {}, "nobody knows what it was built from"),
+    ],
+)
+def test_what_was_not_asked_or_not_built_here_is_kept_back(evidence, now, why):
+    assert why in objection_to(replace(samples.evidence(samples.row(), IMAGE), **evidence), **now)
