@@ -121,3 +121,26 @@ def test_a_mark_tells_whether_its_process_is_gone() -> None:
     assert owner.is_left_behind(f"{host}/other-boot/{pid}/{started}")
     assert not owner.is_left_behind(f"another-host/{boot}/{pid}/1")
     assert not owner.is_left_behind("written by somebody else")
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_an_engine_that_this_user_may_not_use_is_no_reason_to_install_one(
+    named: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refuse(candidate: find.Candidate) -> find.Connection:
+        raise PermissionError(13, "Permission denied", candidate.host)
+
+    monkeypatch.setattr(find, "_connect", refuse)
+    if named:
+        monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/docker.sock")
+    with pytest.raises(EngineError, match=r"Permission denied.*usermod -aG docker") as raised:
+        find.find(start=False, say=lambda line: None)
+    assert "install" not in str(raised.value)
+
+
+def test_a_state_folder_of_root_hides_its_private_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "exists", closed)
+    assert not private.in_sight()

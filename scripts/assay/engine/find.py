@@ -24,6 +24,11 @@ DEFAULT_HOST = "unix:///var/run/docker.sock"
 ANSWER_TIMEOUT_SECONDS = 60
 # BuildKit answers `POST /build?version=2` from this API version on (Engine 18.09).
 BUILDKIT_API = (1, 39)
+NAMED_HINT = "Start that engine, or take the name away to let assay look for another."
+PERMISSION_HINT = (
+    "An engine is there and your user may not use it: `sudo usermod -aG docker $USER`, then log in again; "
+    "or run assay as root."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +58,7 @@ def find(*, start: bool, say: Say) -> Connection:
     Raises EngineError with the command that helps.
     """
     refused: list[str] = []
+    hint: str | None = None
     for candidate in candidates(os.environ):
         try:
             return _connect(candidate)
@@ -60,12 +66,13 @@ def find(*, start: bool, say: Say) -> Connection:
             if candidate.named:
                 raise EngineError(
                     f"no Docker engine answers at {candidate.host}, which the {_named_by(candidate)} names: "
-                    f"{_cause(error)}. Start that engine, or take the name away to let assay look for another."
+                    f"{_cause(error)}. {PERMISSION_HINT if _forbidden(error) else NAMED_HINT}"
                 ) from error
             refused.append(f"{candidate.host}: {_cause(error)}")
+            hint = hint or (PERMISSION_HINT if _forbidden(error) else None)
     obstacle = private.obstacle()
     if obstacle is not None or not start:
-        raise EngineError(f"no Docker engine answers ({'; '.join(refused)}). {obstacle or private.START_HINT}")
+        raise EngineError(f"no Docker engine answers ({'; '.join(refused)}). {hint or obstacle or private.START_HINT}")
     if private.install(say):
         # The package starts the machine's own engine where there is a service manager: then that is the one to use.
         try:
@@ -87,7 +94,7 @@ def candidates(environment: Mapping[str, str]) -> Iterator[Candidate]:
         yield Candidate(host=context.Host or DEFAULT_HOST, origin="context", named=True, tls=context.TLSConfig or False)
         return
     yield Candidate(host=DEFAULT_HOST, origin="default")
-    if private.socket_path().exists():
+    if private.in_sight():
         yield Candidate(host=private.host(), origin="private")
 
 
@@ -126,6 +133,10 @@ def _connect(candidate: Candidate) -> Connection:
 
 def _named_by(candidate: Candidate) -> str:
     return "environment variable DOCKER_HOST" if candidate.origin == "DOCKER_HOST" else "current Docker context"
+
+
+def _forbidden(error: BaseException) -> bool:
+    return isinstance(error, PermissionError)
 
 
 def _cause(error: BaseException) -> str:

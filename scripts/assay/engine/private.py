@@ -48,6 +48,14 @@ def socket_path() -> Path:
     return folder() / "docker.sock"
 
 
+def in_sight() -> bool:
+    """Tell whether a private engine's socket is there, and this user may see it: root's state folder is closed."""
+    try:
+        return socket_path().exists()
+    except PermissionError:
+        return False
+
+
 def host() -> str:
     """Return what DOCKER_HOST has to be for the private engine."""
     return f"unix://{socket_path()}"
