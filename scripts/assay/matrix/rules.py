@@ -189,6 +189,10 @@ def _expression(pattern: str) -> Iterator[str]:
 RULES: tuple[Rule, ...] = (_id, _names, _toolkit, _flash_attn, _files, _expectation, _reasons)
 
 
+OUTPUT_FILES = frozenset({"report.json", "report.html", "junit.xml", "claims.json"})
+"""What a run writes beside the rows' folders."""
+
+
 def together(rows: Collection[Draft]) -> Iterator[tuple[TomlPath, str]]:
     """Yield what is wrong between rows: an id that is taken, a moving tag that two certified rows would fight over."""
     ids: dict[str, Draft] = {}
@@ -196,6 +200,8 @@ def together(rows: Collection[Draft]) -> Iterator[tuple[TomlPath, str]]:
     for draft in rows:
         if draft.id in ids:
             yield draft.where("id"), f"the id {draft.id!r} is taken by another row; ids name folders and must differ"
+        elif draft.id in OUTPUT_FILES:
+            yield draft.where("id"), f"the id {draft.id!r} is the name of a file of the run; ids name folders beside it"
         ids.setdefault(draft.id, draft)
         if draft.values.get("expect") == "certify":
             for tag in dict.fromkeys(draft.values.get("tags", ())):
