@@ -59,7 +59,9 @@ def get(api: APIClient, reference: str) -> Image:
     """Return an image by name or id. Raises IngredientError when the engine does not hold it."""
     image = find(api, reference)
     if image is None:
-        raise IngredientError(f"image {reference} is not in the engine")
+        raise IngredientError(
+            f"image {reference} is not in the engine; build it, `docker pull` it or `docker load` it there first"
+        )
     return image
 
 
