@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
+import traceback
 from collections.abc import Sequence
 
 from assay import __version__
@@ -86,3 +87,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whoever read our output has seen enough (`assay plan | head`).
         sys.stderr.close()
         return int(ExitCode.AS_EXPECTED)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"assay: {where}{error.strerror or error}; mend that, and run it again", file=sys.stderr)
+        return int(ExitCode.INCONCLUSIVE)
+    except Exception:
+        # Python's own exit code for this, 1, would say that a row came out otherwise than expected.
+        traceback.print_exc()
+        print("assay: that is a defect of assay; please report the lines above", file=sys.stderr)
+        return int(ExitCode.INCONCLUSIVE)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from assay.errors import Busy
+from assay.errors import Busy, UsageError
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -41,11 +41,17 @@ def exclusive(folder: Path) -> Iterator[None]:
     """Hold `folder` for one run.
 
     The kernel drops the lock when the process ends, however it ends, so a stale one cannot exist.
-    Raises Busy, naming the process that holds it, when another run is at work there.
+    Raises Busy, naming the process that holds it, when another run is at work there; UsageError when it cannot be
+    written to.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / ".lock"
-    with path.open("a+", encoding="ascii") as file:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / ".lock").open("a+", encoding="ascii")
+    except OSError as error:
+        raise UsageError(
+            f"{folder} cannot be written to: {error.strerror}; name a folder that can be with --out DIR"
+        ) from error
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

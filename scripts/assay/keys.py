@@ -13,7 +13,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
-from assay.errors import CertificateError, UsageError
+from assay.errors import UsageError
 
 Algorithm = Literal["ecdsa-p256", "ed25519"]
 
@@ -89,56 +89,61 @@ def generate(algorithm: Algorithm = "ecdsa-p256") -> SigningKey:
 def write_pair(key: SigningKey, folder: Path, password: bytes | None = None) -> tuple[Path, Path]:
     """Write `assay.key` (readable by its owner alone) and `assay.pub`; return both paths.
 
-    Raises UsageError when either exists: a key that signed published images must not be lost to a
-    second run.
+    Raises UsageError when either exists (a key that signed published images must not be lost to a second run) or
+    cannot be written.
     """
     private, public = folder / "assay.key", folder / "assay.pub"
-    for path in (private, public):
-        if path.exists():
-            raise UsageError(f"{path} exists; move it away first, or name another folder with --out")
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(private, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(key.pem(password))
-    public.write_bytes(key.public.pem)
+    try:
+        for path in (private, public):
+            if path.exists():
+                raise UsageError(f"{path} exists; move it away first, or name another folder with --out")
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(private, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(key.pem(password))
+        public.write_bytes(key.public.pem)
+    except OSError as error:
+        raise UsageError(
+            f"the keys cannot be written into {folder}: {error.strerror}; name another folder with --out"
+        ) from error
     return private, public
 
 
 def parse_private(pem: bytes, where: str, password: bytes | None = None) -> SigningKey:
     """Read a private key from PEM. `where` names its origin in messages.
 
-    Raises CertificateError when it is no such key, is of another kind, or the password does not
-    fit.
+    Raises UsageError when it is no such key, is of another kind, or the password does not fit: whatever was asked for,
+    nothing was found out about it.
     """
     try:
         key = serialization.load_pem_private_key(pem, password)
     except TypeError as error:
-        raise CertificateError(
+        raise UsageError(
             f"the private key in {where} needs a password in {PASSWORD_VARIABLE}, or has none and got one: {error}"
         ) from error
     except (ValueError, UnsupportedAlgorithm) as error:
-        raise CertificateError(
+        raise UsageError(
             f"{where} holds no PEM private key that can be read ({error}); `assay key --out DIR` makes one"
         ) from error
     if isinstance(key, ed25519.Ed25519PrivateKey) or (
         isinstance(key, ec.EllipticCurvePrivateKey) and isinstance(key.curve, ec.SECP256R1)
     ):
         return SigningKey(key)
-    raise CertificateError(f"the private key in {where} is neither ECDSA P-256 nor ed25519")
+    raise UsageError(f"the private key in {where} is neither ECDSA P-256 nor ed25519")
 
 
 def parse_public(pem: bytes, where: str) -> PublicKey:
-    """Read a public key from PEM. Raises CertificateError when it is no such key."""
+    """Read a public key from PEM. Raises UsageError when it is no such key."""
     try:
         key = serialization.load_pem_public_key(pem)
     except (ValueError, UnsupportedAlgorithm) as error:
         hint = " (it looks like a private key: give its .pub)" if b"PRIVATE" in pem else ""
-        raise CertificateError(f"{where} holds no PEM public key that can be read{hint}: {error}") from error
+        raise UsageError(f"{where} holds no PEM public key that can be read{hint}: {error}") from error
     if isinstance(key, ed25519.Ed25519PublicKey) or (
         isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP256R1)
     ):
         return PublicKey(key)
-    raise CertificateError(f"the public key in {where} is neither ECDSA P-256 nor ed25519")
+    raise UsageError(f"the public key in {where} is neither ECDSA P-256 nor ed25519")
 
 
 def _pem_of(path: Path | None, variable: str, environment: Mapping[str, str]) -> tuple[bytes, str] | None:

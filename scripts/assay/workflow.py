@@ -110,6 +110,7 @@ def check_image(
 
 
 def _surroundings(matrix: Matrix, settings: Settings, view: View, cancel: threading.Event) -> Surroundings:
+    key = keys.load_signing_key(settings.key)  # before an engine is started for nothing
     engine = Engine.connect(on_note=view.note)
     view.note(f"Docker Engine {engine.version} at {engine.host}")
     level, gpu = _level(settings, engine, view)
@@ -123,7 +124,7 @@ def _surroundings(matrix: Matrix, settings: Settings, view: View, cancel: thread
         gpu=gpu,
         wheelhouses=settings.wheelhouses,
         fresh=settings.fresh,
-        key=keys.load_signing_key(settings.key),
+        key=key,
         view=view,
         cancel=cancel,
     )

@@ -110,9 +110,9 @@ def test_an_encrypted_key_asks_for_its_password() -> None:
     opened = keys.load_signing_key(None, {keys.KEY_VARIABLE: pem, keys.PASSWORD_VARIABLE: "secret"})
     assert opened
     assert opened.public == PAIRS[0].public
-    with pytest.raises(CertificateError, match=keys.PASSWORD_VARIABLE):
+    with pytest.raises(UsageError, match=keys.PASSWORD_VARIABLE):
         keys.load_signing_key(None, {keys.KEY_VARIABLE: pem})
-    with pytest.raises(CertificateError):
+    with pytest.raises(UsageError):
         keys.load_signing_key(None, {keys.KEY_VARIABLE: pem, keys.PASSWORD_VARIABLE: "wrong"})
 
 
@@ -124,11 +124,11 @@ def _pem(key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey) -> bytes:
 
 def test_other_kinds_of_key_are_refused(tmp_path: Path) -> None:
     for pem in (_pem(rsa.generate_private_key(65537, 2048)), _pem(ec.generate_private_key(ec.SECP384R1()))):
-        with pytest.raises(CertificateError, match="neither ECDSA P-256 nor ed25519"):
+        with pytest.raises(UsageError, match="neither ECDSA P-256 nor ed25519"):
             keys.parse_private(pem, "a test")
-    with pytest.raises(CertificateError, match="looks like a private key"):
+    with pytest.raises(UsageError, match="looks like a private key"):
         keys.parse_public(PAIRS[0].pem(), "a test")
-    with pytest.raises(CertificateError, match="assay key"):
+    with pytest.raises(UsageError, match="assay key"):
         keys.parse_private(b"nonsense", "a test")
     with pytest.raises(UsageError, match="cannot be read"):
         keys.load_signing_key(tmp_path / "missing.key")

@@ -11,7 +11,6 @@ import argparse
 import json
 import sys
 from collections import Counter
-from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
@@ -19,7 +18,7 @@ from rich.table import Table
 from assay.claims import exit_code, load, measure_all
 from assay.claims.measures import FUNCTIONS
 from assay.claims.table import Context, Line, select
-from assay.commands.common import add_out
+from assay.commands.common import add_out, add_wheelhouse
 from assay.errors import ExitCode
 from assay.files import write_json
 from assay.report import read, write
@@ -36,14 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_out(parser)
     parser.add_argument("--claim", action="append", default=[], metavar="ID", help="only this claim; may be repeated")
     parser.add_argument("--format", choices=("table", "json"), default="table", help="what to print (default: table)")
-    parser.add_argument(
-        "--wheelhouse",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="DIR",
-        help="folder with flash-attn wheels to read",
-    )
+    add_wheelhouse(parser, "folder with flash-attn wheels to read")
 
 
 def run(args: argparse.Namespace) -> ExitCode:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from assay import checks
@@ -54,14 +55,28 @@ def add_judging_options(parser: argparse.ArgumentParser) -> None:
         metavar="HOW",
         help="how containers reach the GPU: runtime, cdi, devices or none, or a GPU's index or UUID (default: found)",
     )
+    add_wheelhouse(parser, "folder with flash-attn wheels to use before any is downloaded or compiled")
+
+
+def add_wheelhouse(parser: argparse.ArgumentParser, purpose: str) -> None:
+    """Add `--wheelhouse`, which takes only folders that can be read: whoever names one wants it used."""
     parser.add_argument(
         "--wheelhouse",
-        type=Path,
+        type=_readable_folder,
         action="append",
         default=[],
         metavar="DIR",
-        help="folder with flash-attn wheels to use before any is downloaded or compiled; may be given more than once",
+        help=f"{purpose}; may be given more than once",
     )
+
+
+def _readable_folder(name: str) -> Path:
+    folder = Path(name)
+    if not folder.is_dir():
+        raise argparse.ArgumentTypeError(f"{name} is no folder; make it, or name another")
+    if not os.access(folder, os.R_OK | os.X_OK):
+        raise argparse.ArgumentTypeError(f"{name} cannot be read: give yourself leave to, or name another folder")
+    return folder
 
 
 def read_matrix(args: argparse.Namespace) -> tuple[Matrix, tuple[Row, ...]]:

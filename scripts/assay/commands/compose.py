@@ -6,12 +6,11 @@ Each is usable by plain Docker as well: `DOCKER_BUILDKIT=1 docker build --networ
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from rich.console import Console
 
 from assay import wheels
-from assay.commands.common import add_matrix_options, read_matrix
+from assay.commands.common import add_matrix_options, add_wheelhouse, read_matrix
 from assay.compose import compose
 from assay.errors import ExitCode
 from assay.files import exclusive
@@ -28,14 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what will build it; classic is for engines without BuildKit (default: %(default)s)",
     )
     parser.add_argument("--link", action="store_true", help="use COPY --link, which needs Docker Engine 23 or newer")
-    parser.add_argument(
-        "--wheelhouse",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="DIR",
-        help="folder with flash-attn wheels",
-    )
+    add_wheelhouse(parser, "folder with flash-attn wheels")
 
 
 def run(args: argparse.Namespace) -> ExitCode:
