@@ -19,6 +19,7 @@ import argparse
 import faulthandler
 import json
 import os
+import pwd
 import shutil
 import signal
 import sys
@@ -32,6 +33,7 @@ from . import families, order, processes
 from .framework import REGISTRY, Answer, Check, Expect
 
 EXPECT = "/opt/assay/expect.json"
+PR_SET_DUMPABLE = 4  # <linux/prctl.h>
 ASKED = ("passed", "failed", "not-run", "error")
 
 
@@ -47,6 +49,7 @@ def main(script: str, arguments: Sequence[str]) -> int:
     if options.one:
         answer_one(REGISTRY[options.one], expect, options.answer_fd)
     token = os.environ.pop("ASSAY_TOKEN", "")  # no child may know it
+    hide_from_children()
 
     def tell(**event: Any) -> None:
         print(f"{token} {json.dumps(event)}".strip(), flush=True)
@@ -92,7 +95,7 @@ def ask(script: str, check: Check, expect_path: str) -> tuple[Answer, float]:
         ended = processes.run(
             [sys.executable, "-X", "faulthandler", script, "--expect", expect_path, "--one", check.id],
             timeout=check.timeout,
-            environment={**os.environ, "TMPDIR": scratch, "PYTHONDONTWRITEBYTECODE": "1"},
+            environment={**os.environ, **user_base(), "TMPDIR": scratch, "PYTHONDONTWRITEBYTECODE": "1"},
             answer_option="--answer-fd",
         )
         answer = read_answer(check, ended)
@@ -141,6 +144,33 @@ def answer_one(check: Check, expect: Expect, descriptor: int) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)
+
+
+def hide_from_children() -> None:
+    """Keep this process's /proc from code under test: there stand the token, as it came, and the host's end of stdout.
+
+    To the kernel it is then a process that must not be dumped, whose /proc belongs to root alone with CAP_SYS_PTRACE,
+    which no container of the host has. A Python without ctypes goes without: it cannot hold torch either.
+    """
+    try:
+        import ctypes
+
+        ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+    except (ImportError, OSError, AttributeError):
+        return
+
+
+def user_base() -> dict[str, str]:
+    """Return where packages of the image's user lie (`pip install --user`), which its Python prefers to others.
+
+    HOME is a folder that can be written here; a user's own is what counts for what is imported.
+    """
+    if "PYTHONUSERBASE" in os.environ:
+        return {}
+    try:
+        return {"PYTHONUSERBASE": f"{pwd.getpwuid(os.getuid()).pw_dir}/.local"}
+    except KeyError:  # a user without a name has no home
+        return {}
 
 
 def end_strays() -> None:

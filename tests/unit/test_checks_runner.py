@@ -136,6 +136,28 @@ def noisy(expect):
     assert findings["a.noisy"]["measured"] == "no token"
 
 
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="setpriv (util-linux) takes the capabilities away")
+def test_code_under_test_cannot_read_the_token_from_the_runners_proc(ask):
+    source = """
+@check("a.spy", "?")
+def spy(expect):
+    import ctypes
+    dumpable = ctypes.CDLL(None).prctl(3, 0, 0, 0, 0)
+    try:
+        found = open(f"/proc/{os.getppid()}/environ").read()
+    except PermissionError:
+        found = "not mine to read"
+    return passed("the token", found, dumpable=dumpable)
+"""
+    _, _, done = ask(source)
+    # As in the host's containers: no capabilities, which would open every /proc to root.
+    bare = ["setpriv", "--inh-caps=-all", "--bounding-set=-all", "--no-new-privs", *done.args]
+    told = subprocess.run(bare, env={**os.environ, "ASSAY_TOKEN": TOKEN}, capture_output=True, text=True, timeout=60)
+    finding = json.loads(told.stdout.splitlines()[1].partition(" ")[2])["finding"]
+    assert finding["measured"] == "not mine to read"
+    assert finding["data"]["dumpable"] == 1  # the check's own process is as any other program
+
+
 def test_needs_decide_between_blocked_and_not_run(ask):
     findings, _, _ = ask("""
 @check("b.blocked", "?", needs=("a.fails",))

@@ -22,7 +22,9 @@ from assay.wheels import Wheel
 
 CHECKS_IN_IMAGE = "/opt/assay/checks"
 EXPECT_IN_IMAGE = "/opt/assay/expect.json"
-COMMAND = ("python", f"{CHECKS_IN_IMAGE}/run.py")
+# Isolated (-I) and without `site` (-S): the runner, which alone knows the token, runs none of the image's sitecustomize,
+# .pth files or PYTHONPATH. The checks themselves run in processes that start as a user's would.
+COMMAND = ("python", "-I", "-S", f"{CHECKS_IN_IMAGE}/run.py")
 GIB = 1 << 30
 # At level `gpu` the sample is drawn with full-size models, which pass through host memory.
 MEMORY_BYTES = {Level.IMAGE: 8 * GIB, Level.GPU: 48 * GIB}
@@ -103,7 +105,8 @@ class Listener:
         if token != self.token:
             return
         try:
-            event: dict[str, Any] = json.loads(text)
+            # NaN and Infinity are no JSON; a certificate could not hold the very measurement that rejects a row.
+            event: dict[str, Any] = json.loads(text, parse_constant=str)
             if "finding" in event:
                 self.accept(Finding.from_json(event["finding"]))
             elif "started" in event:
