@@ -6,6 +6,7 @@ as the cause where `flash-attn.import` can show no more than an ImportError.
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import subprocess
 import sys
@@ -203,7 +204,10 @@ def kernels(expect: Expect) -> Answer:
         f"forward and split-KV kernels for head dims {', '.join(map(str, dims))} in {', '.join(dtypes)} "
         f"on {', '.join(gpus)}, with SHFL instructions"
     )
-    library = next(path for path in extensions() if path.name[len(MODULE) :] in EXTENSION_SUFFIXES)
+    spec = importlib.util.find_spec(MODULE)  # the file that Python loads, wherever it lies
+    if spec is None or not spec.origin:
+        return failed(required, f"Python finds no {MODULE}")
+    library = Path(spec.origin)
     try:
         inside = forward_kernels(machine_code.kernels(library))
         archs = sorted({arch for found in inside.values() for arch in found})

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
+import os
 import sys
 from collections.abc import Iterator
+from importlib import metadata
+from importlib.machinery import all_suffixes
 from typing import Any
 
 from .distributions import Distributions, installed, normalised
@@ -12,6 +16,8 @@ from .framework import Answer, Expect, check, failed, passed
 
 # What a virtual environment or the flash-attn part brings besides the locks.
 OUTSIDE_THE_LOCKS = {"pip", "setuptools", "wheel", "flash-attn"}
+# Python finds these in its own library first, whatever a package brings (a backport, say). Python 3.9 has no list.
+STDLIB = frozenset(getattr(sys, "stdlib_module_names", ()))
 
 
 @check(
@@ -53,6 +59,61 @@ def consistent(expect: Expect) -> Answer:
             required, f"problems: {len(problems)}, such as {problems[0]}", "\n".join(problems), versions=versions
         )
     return passed(required, f"{len(packages)} packages, all requirements met", versions=versions)
+
+
+@check(
+    "packages.imported",
+    "Is what Python imports under each package's name the installed package, and nothing that lies before it?",
+)
+def imported(expect: Expect) -> Answer:
+    """Ask Python's own finders, which run nothing of a top-level module, for every name that a package brings.
+
+    PYTHONPATH, a stray .pth file, or a file in the working directory can put other code before what was installed;
+    whatever is known of the installed files then says nothing about what runs. As for a user's script, the working
+    directory comes first.
+    """
+    required = "each name that an installed package brings is found where that package is installed"
+    sys.path.insert(0, os.getcwd())  # noqa: PTH109 - sys.path holds text
+    packages, _ = installed()
+    problems, names = [], 0
+    for name, distribution in sorted(packages.items()):
+        root = os.path.realpath(str(distribution.locate_file("")))
+        for module in sorted(top_level(distribution)):
+            names += 1
+            found = where(module)
+            if not any(place.startswith(f"{root}/") for place in found):
+                there = ", ".join(found) or "nowhere"
+                problems.append(f"{module} of {name} is in {root}, and Python finds it {there}")
+    if problems:
+        return failed(
+            required, f"problems: {len(problems)} of {names} names, such as {problems[0]}", "\n".join(problems)
+        )
+    return passed(required, f"{names} names of {len(packages)} packages, each found where it is installed")
+
+
+def top_level(distribution: metadata.Distribution) -> set[str]:
+    """Return the names under which a distribution's files are imported: its top-level packages and modules."""
+    names = set()
+    for file in distribution.files or ():
+        first, *rest = file.parts
+        name = first if rest else next((first[: -len(end)] for end in all_suffixes() if first.endswith(end)), "")
+        importable = not rest or file.suffix in (".py", ".so")
+        if name.isidentifier() and importable and name not in STDLIB and name != "__pycache__":
+            names.add(name)
+    return names
+
+
+def where(module: str) -> list[str]:
+    """Return the real paths of the file, or for a namespace package of the folders, that Python finds for a name."""
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ImportError, ValueError):
+        return []
+    if spec is None:
+        return []
+    if spec.origin and spec.has_location:
+        return [os.path.realpath(spec.origin)]
+    return [os.path.realpath(folder) for folder in spec.submodule_search_locations or ()]
 
 
 def different_from_lock(packages: Distributions, locked: dict[str, str]) -> list[str]:

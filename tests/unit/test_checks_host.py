@@ -164,7 +164,9 @@ def test_only_lines_with_the_token_are_answers():
 
 def test_a_number_that_is_none_is_told_in_words():
     listener = Listener("secret", ["a.a"])
-    listener.hear('secret {"finding": {"check": "a.a", "status": "failed", "data": {"error": NaN, "worst": -Infinity}}}')
+    listener.hear(
+        'secret {"finding": {"check": "a.a", "status": "failed", "data": {"error": NaN, "worst": -Infinity}}}'
+    )
     assert listener.findings["a.a"].data == {"error": "NaN", "worst": "-Infinity"}
 
 

@@ -141,3 +141,31 @@ def test_a_changed_record_does_not_hide_a_change_from_the_hosts_wheel(site):
         "not the file in flash_attn-2.8.3.whl",
         "missing",
     ]
+
+
+@pytest.fixture
+def python_finds(site, monkeypatch, tmp_path):
+    """Python looks for modules in the working directory and in the site folder, and forgets afterwards."""
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    monkeypatch.setattr(packages.sys, "path", [str(site), *packages.sys.path])
+    return work
+
+
+def test_what_is_imported_is_what_was_installed(site, python_finds):
+    install(site, "assay_sample_one", "1", **{"__init__": "raise RuntimeError('nobody imports this')"})
+    answer = packages.imported(expect())
+    assert (answer.status, answer.measured) == ("passed", "1 names of 1 packages, each found where it is installed")
+
+
+@pytest.mark.parametrize("shadow", ["assay_sample_one.py", "assay_sample_one/__init__.py"])
+def test_code_that_lies_before_an_installed_package_is_named(site, python_finds, shadow):
+    install(site, "assay_sample_one", "1", **{"__init__": ""})
+    (python_finds / shadow).parent.mkdir(exist_ok=True)
+    (python_finds / shadow).write_text("")
+    answer = packages.imported(expect())
+    assert answer.status == "failed"
+    assert answer.evidence == (
+        f"assay_sample_one of assay-sample-one is in {site}, and Python finds it {python_finds / shadow}"
+    )
