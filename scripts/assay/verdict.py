@@ -13,7 +13,8 @@ A `reject` row is as expected when its root failures are exactly the named ones,
 required check answered (passed, failed, or blocked by a failure). With a check in `error`, not run or missing, the row
 is still rejected, since no answer of that check could undo a failure; but it could have been one more root failure, so
 nobody can say that the row fails for its reasons only. It is then not as expected, and, where nothing contradicts the
-expectation yet, `complete` is False and the exit code asks for another run instead of calling the matrix wrong.
+expectation yet, `complete` is False and the exit code asks for another run instead of calling the matrix wrong. The
+same holds where the row names a check that is not asked at this level: nobody can say that it did not fail.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ def judge(row: Row, findings: Sequence[Finding], required: Collection[str]) -> V
     required: ids of the checks that must have passed for a certificate at this level.
     """
     failures = root_failures(findings)
-    open_questions = _unanswered(findings, required)
+    open_questions = _unanswered(findings, required) + _unasked(row, findings, required)
     if any(failure.check.startswith("build.") for failure in failures):
         return _judge_build(row, failures)
     if failures:
@@ -142,6 +143,16 @@ def _unanswered(findings: Sequence[Finding], required: Collection[str]) -> list[
     ]
     silent = [f"{check} was not run" for check in required if by_check.get(check, {Status.NOT_RUN}) & {Status.NOT_RUN}]
     return broken + silent
+
+
+def _unasked(row: Row, findings: Sequence[Finding], required: Collection[str]) -> list[str]:
+    """Return the failures that a row names and that nobody asked about: a check of level gpu, without a GPU."""
+    asked = set(required) | {finding.check for finding in findings}
+    return [
+        f"{reason.check}, which should fail, is not asked at this level"
+        for reason in row.because
+        if reason.check not in asked and not reason.check.startswith("build.")
+    ]
 
 
 def _unproved(findings: Sequence[Finding], required: Collection[str]) -> list[str]:

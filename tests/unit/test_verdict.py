@@ -298,3 +298,16 @@ def test_more_evidence_of_trouble_never_makes_a_certificate(answers, required):
     for status in ("failed", "error", "blocked"):
         worse = [*answers, finding("sample.parity", status)]
         assert judge(CERTIFY, worse, required).verdict != "certified"
+
+
+def test_a_named_check_that_is_not_asked_at_this_level_leaves_the_row_open():
+    speed = Reason(check="flash-attn.speed", matches="slower")
+    for row, given_findings, verdict in (
+        (replace(REJECT, because=(speed,)), findings(), "inconclusive"),
+        (replace(REJECT, because=(*REJECT.because, speed)), AS_NAMED, "rejected"),
+    ):
+        judged = judge(row, given_findings, CHECKS)
+        assert (judged.verdict, judged.as_expected, judged.complete) == (verdict, False, False)
+        assert "flash-attn.speed, which should fail, is not asked at this level" in judged.why
+        slower = finding("flash-attn.speed", "failed", "slower than SDPA")
+        assert judge(row, [*given_findings, slower], [*CHECKS, "flash-attn.speed"]).as_expected
