@@ -133,6 +133,19 @@ def test_a_statement_that_contradicts_itself_is_refused(change: Any) -> None:
         _ = forged(change).statement
 
 
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"findings": ()}, "it lacks the pass of"),
+        ({"required": ()}, "no check was required"),
+        ({"image": None}, "it names no image"),
+    ],
+)
+def test_a_certificate_that_its_findings_do_not_carry_is_never_made(change: dict[str, Any], why: str) -> None:
+    with pytest.raises(CertificateError, match=why):
+        make_certificate(replace(evidence(), **change))
+
+
 def test_the_published_statement_names_the_manifest_and_the_configuration() -> None:
     manifest = "sha256:" + "3" * 64
     published = about_manifest(make_certificate(evidence(), KEY), "localhost:5000/newbie", manifest, KEY)

@@ -110,9 +110,23 @@ def check(raw: Any) -> dict[str, Any]:
         raise CertificateError(f"this statement lacks a part: {error!r}") from error
     if raw["predicate"] != expected["predicate"]:
         raise CertificateError("this statement's result and its evidence contradict each other")
+    if raw["predicate"]["result"] == _RESULTS["certified"] and (why := _unsupported(evidence)):
+        raise CertificateError(f"this statement says that the row is certified, and {why}")
     if expected["subject"][0]["digest"]["sha256"] not in digests:
         raise CertificateError("this statement's evidence is about another image than its subject")
     return raw
+
+
+def _unsupported(evidence: RowEvidence) -> str:
+    """Return why the findings do not carry a certificate; empty when they do."""
+    if evidence.image is None or not evidence.required:
+        return "it names no image" if evidence.image is None else "no check was required"
+    passed = {finding.check for finding in evidence.findings if finding.status is Status.PASSED}
+    missing = sorted(set(evidence.required) - passed)
+    wrong = sorted(one.check for one in evidence.findings if one.status in (Status.FAILED, Status.ERROR))
+    if missing:
+        return f"it lacks the pass of {', '.join(missing)}"
+    return f"{', '.join(wrong)} did not pass" if wrong else ""
 
 
 def _digest(value: Any) -> str:
