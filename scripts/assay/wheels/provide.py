@@ -159,6 +159,8 @@ def _from_release(request: Request) -> Answer:
         return None, ("release: flash-attn.url and flash-attn.sha256 are not both given",)
     key, path = asked.sha256, request.store.root / asked.sha256 / release.file_name(asked.url)
     kept = request.store.get(key, source="release")
+    if kept is not None and kept.sha256 != asked.sha256:
+        kept = None  # changed on the disk, or a run was killed before it noted the hash: `download` looks, and mends it
     if kept is not None or request.engine is None:
         return kept, ()
     ca_bundle = request.network.ca_bundle if request.network else None
