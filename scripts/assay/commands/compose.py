@@ -45,6 +45,7 @@ def run(args: argparse.Namespace) -> ExitCode:
                 wheel=wheel,
                 frontend=args.frontend,
                 link=args.link,
+                files_from=args.matrix.parent,
             )
             console.print(f"{row.id}: {composed.dockerfile}", highlight=False, soft_wrap=True)
     return ExitCode.AS_EXPECTED
