@@ -12,6 +12,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from assay import __version__, base, checks, wheels
+from assay.causes import cause
 from assay.certificate import (
     CacheInputs,
     GpuUsed,
@@ -23,7 +24,7 @@ from assay.certificate import (
     row_json,
     store,
 )
-from assay.compose import Composed, compose
+from assay.compose import Composed, compose, context
 from assay.compose.variables import WHEEL_LABEL
 from assay.engine import BuildEvent, Engine, GpuAccess
 from assay.engine.images import Image
@@ -49,11 +50,13 @@ class Surroundings:
     """What all rows of a run share: the engine, the machine's network, where things go, who watches.
 
     folder: of the matrix file; a row's `files` are found from there.
+    checks_digest: of the checks as this process loaded them, before any row.
     """
 
     engine: Engine
     network: NetworkSettings
     releases: Releases
+    checks_digest: str
     folder: Path
     out: Path
     level: Level
@@ -119,13 +122,15 @@ def _judge(row: Row, around: Surroundings) -> RowReport:
     (folder / store.NAME).unlink(missing_ok=True)
 
     started, clock = datetime.now(timezone.utc), time.monotonic()
+    around.view.phase(row.id, "base", row.base)
+    base_image = base.ensure(around.engine, row.base, around.network, on_event=_follow(row, around))
     try:
-        base_image, wheel, composed, image_id = _build(row, wheel, composed, around)
+        wheel, composed, image_id = _build(row, wheel, composed, around)
     except BuildFailed as failure:
         finding = build_finding(failure, time.monotonic() - clock)
         verdict = judge(row, [finding], checks.required(row, around.level))
         made_of = _ingredients(composed, wheel)
-        evidence = _evidence(row, around, verdict, [finding], None, composed.digest, None, made_of, started)
+        evidence = _evidence(row, around, verdict, [finding], None, composed.digest, base_image.digest, made_of, started)
         return _record(evidence, row, around, build_seconds=time.monotonic() - clock)
     build_seconds = time.monotonic() - clock
     found = around.engine.inspect(image_id)
@@ -173,11 +178,9 @@ def _wheel_inside(image: Image, wheel: Wheel | None) -> Wheel | None:
 
 def _build(
     row: Row, wheel: Wheel | None, composed: Composed, around: Surroundings
-) -> tuple[base.BaseImage, Wheel | None, Composed, str]:
-    """Return the base, the wheel, the composition and the id of the built image."""
+) -> tuple[Wheel | None, Composed, str]:
+    """Return the wheel, the composition and the id of the built image."""
     view, on_event = around.view, _follow(row, around)
-    view.phase(row.id, "base", row.base)
-    base_image = base.ensure(around.engine, row.base, around.network, on_event=on_event)
     if wheel is None:
         view.phase(row.id, "wheel", f"flash-attn {row.flash_attn.version}")
         wheel = wheels.provide(
@@ -202,12 +205,17 @@ def _build(
         on_event=on_event,
         log=around.out / row.id / "build.log",
     )
-    return base_image, wheel, composed, image_id
+    if context.digest(composed.folder) != composed.digest:
+        raise IngredientError(
+            f"{composed.folder} changed while its image was being built, so nobody knows what went into it: run again"
+        )
+    return wheel, composed, image_id
 
 
 def run_checks(row: Row, image: str, wheel: Wheel | None, around: Surroundings) -> list[Finding]:
     """Run the row's checks in the image and write `findings.json`; the first picture goes to `sample.png`."""
     around.view.phase(row.id, "checks")
+    asked = checks.digest()
     findings = checks.run(
         around.engine,
         image,
@@ -219,6 +227,8 @@ def run_checks(row: Row, image: str, wheel: Wheel | None, around: Surroundings) 
         cancel=around.cancel,
         on_finding=lambda finding: around.view.detail(row.id, f"{finding.check}: {finding.status.value}"),
     )
+    if checks.digest() != asked or asked != around.checks_digest:
+        raise AssayError("the checks were edited during the run, so nobody knows which of them answered: run again")
     write_json(around.out / row.id / "findings.json", [finding.to_json() for finding in findings])
     return findings
 
@@ -234,7 +244,7 @@ def build_finding(failure: BuildFailed, seconds: float) -> Finding:
         check=f"build.{failure.part}",
         status=Status.FAILED,
         required=f"part {failure.part} of the image builds",
-        measured=f"this step exited with an error: {failure.step}",
+        measured=f"{cause(failure.log) or 'it printed nothing'} (exit of this step: {failure.step})",
         evidence="\n".join(failure.log),
         seconds=seconds,
     )
@@ -258,12 +268,14 @@ def _recorded(row: Row, composed: Composed, wheel: Wheel | None, around: Surroun
         certificate = store.read(around.out / row.id / store.NAME)
     except (FileNotFoundError, CertificateError):
         return None
+    base_now = base.held(around.engine, row.base)
     inputs = CacheInputs(
         row=row_json(row),
         image_id=around.engine.image_id(image_tag(row)),
         dockerfile_digest=composed.digest,
         ingredients=_ingredients(composed, wheel),
-        checks_digest=checks.digest(),
+        base_digest=base_now.digest if base_now else None,
+        checks_digest=around.checks_digest,
         releases_digest=around.releases.digest,
         level=around.level,
         required=checks.required(row, around.level),
@@ -301,7 +313,7 @@ def _evidence(
         dockerfile_digest=dockerfile_digest,
         base_digest=base_digest,
         ingredients=ingredients,
-        checks_digest=checks.digest(),
+        checks_digest=around.checks_digest,
         releases_digest=around.releases.digest,
         gpu=_gpu_used(around.gpu),
         started=started,
