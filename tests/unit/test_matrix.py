@@ -272,6 +272,10 @@ REJECT = '[[row]]\nid = "a"\nexpect = "reject"\n'
             ROW + "tags = ['t']\n" + ROW.replace("'a'", "'b'").replace('"a"', '"b"') + "tags = ['t']",
             "8: row 'b': the tag 't' follows row 'a' already",
         ),
+        (
+            ROW + "flash-attn = { source = 'release', url = 'http://host.invalid/x.whl', sha256 = '" + "0" * 64 + "' }",
+            "4: row 'a': 'url' cannot be 'http://host.invalid/x.whl'",
+        ),
         # axes
         ("[axes]\nexpect = ['certify']\npython = '3.11'", "3: axes: 'python' must be an array, but is a string"),
         ("[axes]\nexpect = ['certify']\npyton = ['3.11']", "3: axes: unknown key 'pyton'; perhaps you meant 'python'"),
