@@ -158,4 +158,7 @@ def failure(error: str, *, step: str, step_error: str, tail: Sequence[str], dock
 
 def _went_away(running: Sequence[str]) -> EngineError:
     during = f" during {' and '.join(repr(step) for step in running)}" if running else ""
-    return EngineError(f"the Docker engine ended the connection{during} without an image or an error: it stopped")
+    return EngineError(
+        f"the Docker engine ended the connection{during} without an image or an error: it stopped. "
+        "`assay engine status` tells whether it is back; run this again then, what was built is kept"
+    )

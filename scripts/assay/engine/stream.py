@@ -147,5 +147,9 @@ def _messages(stream: CancellableStream[bytes], watch: Watch) -> Iterator[dict[s
 
 def engine_error(error: APIError | requests.RequestException | DockerException, doing: str) -> EngineError:
     """Put an SDK error into one sentence: what was being done, and what the engine said."""
+    if isinstance(error, requests.ConnectionError):
+        return EngineError(
+            f"the Docker engine no longer answers, while {doing}; `assay engine status` tells whether it is back"
+        )
     said = error.explanation if isinstance(error, APIError) and error.explanation else str(error)
     return EngineError(f"the Docker engine failed while {doing}: {said}")
