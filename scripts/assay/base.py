@@ -96,6 +96,17 @@ def ensure(engine: Engine, ref: str, network: NetworkSettings, on_event: OnEvent
         return _held_or_pulled(engine, ref, say)
 
 
+def held(engine: Engine, ref: str) -> BaseImage | None:
+    """Return the base image that `ensure` would return without making or pulling any, None where it would."""
+    if ref not in BOOTSTRAPPED:
+        image = engine.find_image(ref)
+        return _describe(ref, image) if image else None
+    image = engine.find_image(ref) or engine.find_image(reference(ref))
+    if image is None or image.labels.get(_RECIPE_LABEL, recipe()) != recipe():
+        return None
+    return _describe(reference(ref), image)
+
+
 def _debian(engine: Engine, ref: str, network: NetworkSettings, say: Say) -> BaseImage:
     """Return assay's name for a Debian base, pointing at the user's own image where the engine holds one."""
     name = reference(ref)

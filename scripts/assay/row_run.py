@@ -28,7 +28,7 @@ from assay.compose import Composed, compose, context
 from assay.compose.variables import WHEEL_LABEL
 from assay.engine import BuildEvent, Engine, GpuAccess
 from assay.engine.images import Image
-from assay.errors import AssayError, BuildFailed, CertificateError
+from assay.errors import AssayError, BuildFailed, CertificateError, IngredientError
 from assay.files import write_atomically, write_json
 from assay.findings import Finding, Level, Status
 from assay.keys import SigningKey
@@ -130,7 +130,9 @@ def _judge(row: Row, around: Surroundings) -> RowReport:
         finding = build_finding(failure, time.monotonic() - clock)
         verdict = judge(row, [finding], checks.required(row, around.level))
         made_of = _ingredients(composed, wheel)
-        evidence = _evidence(row, around, verdict, [finding], None, composed.digest, base_image.digest, made_of, started)
+        evidence = _evidence(
+            row, around, verdict, [finding], None, composed.digest, base_image.digest, made_of, started
+        )
         return _record(evidence, row, around, build_seconds=time.monotonic() - clock)
     build_seconds = time.monotonic() - clock
     found = around.engine.inspect(image_id)

@@ -12,7 +12,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Literal
 
-from assay import keys, releases
+from assay import checks, keys, releases
 from assay.engine import Engine, GpuAccess
 from assay.errors import EngineError
 from assay.files import exclusive
@@ -118,6 +118,7 @@ def _surroundings(matrix: Matrix, settings: Settings, view: View, cancel: thread
         engine=engine,
         network=NetworkSettings.from_host(),
         releases=releases.load(),
+        checks_digest=checks.digest(),
         folder=matrix.path.parent,
         out=settings.out,
         level=level,

@@ -169,6 +169,7 @@ def inputs(**changes: Any) -> CacheInputs:
         image_id=IMAGE,
         dockerfile_digest=given.dockerfile_digest,
         ingredients=given.ingredients,
+        base_digest=given.base_digest,
         checks_digest=given.checks_digest,
         releases_digest=given.releases_digest,
         level=Level.IMAGE,
@@ -191,6 +192,7 @@ def test_a_certificate_answers_while_nothing_changed() -> None:
         ({"image_id": None}, "no longer in the engine"),
         ({"image_id": "sha256:" + "2" * 64}, "the image changed"),
         ({"dockerfile_digest": "9" * 64}, "Dockerfile"),
+        ({"base_digest": "sha256:" + "9" * 64}, "the base image changed"),
         ({"ingredients": (Ingredient(name="flash-attn", version="2.8.3", sha256="9" * 64),)}, "flash-attn"),
         ({"checks_digest": "9" * 64}, "the checks changed"),
         ({"releases_digest": "9" * 64}, "the releases table changed"),
@@ -232,6 +234,15 @@ def test_a_failed_build_needs_no_image_to_answer() -> None:
     row = samples.rejected_row()
     rejection = make_certificate(samples.evidence(row, None, failed="torch.import"))
     assert cache.still_valid(rejection, inputs(row=row_json(row), image_id=None))[0]
+
+
+def test_an_image_outlives_its_base_and_a_failed_build_does_not() -> None:
+    assert cache.still_valid(make_certificate(evidence()), inputs(base_digest=None))[0]
+    row = samples.rejected_row()
+    rejection = make_certificate(samples.evidence(row, None, failed="torch.import"))
+    valid, why = cache.still_valid(rejection, inputs(row=row_json(row), image_id=None, base_digest=None))
+    assert not valid
+    assert "no longer in the engine" in why
 
 
 def test_an_incomplete_rejection_is_asked_again() -> None:

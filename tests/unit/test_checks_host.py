@@ -211,3 +211,16 @@ def test_every_check_without_an_answer_is_an_error_with_why():
     }
     assert {entry.status for entry in found} == {Status.ERROR}
     assert found[0].evidence == "last words"
+
+
+@pytest.mark.parametrize("name", definitions.JUDGING)
+def test_the_digest_covers_what_the_host_asks_and_how_it_judges(copy, monkeypatch, tmp_path, name):
+    before = checks.digest()
+    package = tmp_path / "assay"
+    for judging in definitions.JUDGING:
+        (package / judging).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(Path(definitions.__file__).parents[1] / judging, package / judging)
+    monkeypatch.setattr(definitions, "__file__", str(package / "checks/definitions.py"))
+    assert checks.digest() == before
+    (package / name).write_text("# changed\n")
+    assert checks.digest() != before

@@ -114,3 +114,21 @@ def test_without_mmdebstrap_and_root_the_command_is_told(monkeypatch: pytest.Mon
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     with pytest.raises(IngredientError, match="sudo apt-get install -y --no-install-recommends mmdebstrap"):
         base._mmdebstrap(lambda line: None)
+
+
+def test_what_is_held_is_what_would_be_used_without_making_any() -> None:
+    made = image("sha256:made", {"io.assay.base.recipe": base.recipe()})
+    older = image("sha256:older", {"io.assay.base.recipe": "older"})
+    real, other = image("sha256:real"), image("sha256:other", digests=("nvidia/cuda@sha256:manifest",))
+    for names, ref, digest in (
+        ({}, "debian:bookworm", None),
+        ({"assay/debian:bookworm": older}, "debian:bookworm", None),
+        ({"assay/debian:bookworm": made}, "debian:bookworm", "sha256:made"),
+        ({"assay/debian:bookworm": made, "debian:bookworm": real}, "debian:bookworm", "sha256:real"),
+        ({"debian:bookworm": real}, "nvidia/cuda:12", None),
+        ({"nvidia/cuda:12": other}, "nvidia/cuda:12", "sha256:manifest"),
+    ):
+        engine = InMemoryEngine(names)
+        held = base.held(engine, ref)  # type: ignore[arg-type]
+        assert (held.digest if held else None) == digest
+        assert held is None or held == ensure(engine, ref)[0]

@@ -30,6 +30,7 @@ class CacheInputs:
         it holds none; for a row whose build failed this does not matter. ingredients: None where
         they cannot be told before building (then the Dockerfile's digest, which names them, has to
         do). required: ids of the checks for `level`.
+    base_digest: of the base image that the engine holds now; None where it holds none or nobody looked.
     gpu: the GPU that level `gpu` would use. key: the key that certificates must be signed by, where
     one is set.
     """
@@ -42,6 +43,7 @@ class CacheInputs:
     releases_digest: str
     level: Level
     required: tuple[str, ...]
+    base_digest: str | None = None
     gpu: GpuUsed | None = None
     key: PublicKey | None = None
 
@@ -106,6 +108,15 @@ def _image(old: RowEvidence, now: CacheInputs) -> str:
     return ""
 
 
+def _base(old: RowEvidence, now: CacheInputs) -> str:
+    """Hold the base against the one built on; an image that was made outlives its base, a failed build does not."""
+    if now.base_digest is None:
+        return "" if old.image else "the base image on which the build failed is no longer in the engine"
+    if old.base_digest and sha256_hex(old.base_digest) == sha256_hex(now.base_digest):
+        return ""
+    return "the base image changed"
+
+
 def _checks(old: RowEvidence, now: CacheInputs) -> str:
     return "" if old.checks_digest == sha256_hex(now.checks_digest) else "the checks changed"
 
@@ -144,6 +155,7 @@ _QUESTIONS: tuple[Callable[[RowEvidence, CacheInputs], str], ...] = (
     _dockerfile,
     _ingredients,
     _image,
+    _base,
     _checks,
     _releases,
     _level,

@@ -19,6 +19,9 @@ from assay.findings import Level
 from assay.matrix.row import Row
 from assay.paths import docker_dir
 
+JUDGING = ("checks/expectations.py", "verdict.py")
+"""Files of this package that decide what is asked and what an answer amounts to, as the checks themselves do."""
+
 PACKAGE = "assay_checks"
 """The name under which the host loads `docker/checks`; in an image it is `checks`."""
 
@@ -96,8 +99,14 @@ def required(row: Row, level: Level) -> tuple[str, ...]:
 
 
 def digest() -> str:
-    """Return the sha256 of everything in `docker/checks`: names and contents, without Python's caches."""
+    """Return the sha256 of everything that a verdict hangs on, names and contents, without Python's caches.
+
+    That is all of `docker/checks`, and the files of this package that tell the checks what to expect and judge them.
+    """
     total = hashlib.sha256()
+    package = Path(__file__).parents[1]
+    for name in JUDGING:
+        total.update(f"{name}\0{hashlib.sha256((package / name).read_bytes()).hexdigest()}\n".encode())
     for path in sorted(folder().rglob("*")):
         if path.is_file() and "__pycache__" not in path.parts:
             content = hashlib.sha256(path.read_bytes()).hexdigest()

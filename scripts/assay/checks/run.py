@@ -22,7 +22,7 @@ from assay.wheels import Wheel
 
 CHECKS_IN_IMAGE = "/opt/assay/checks"
 EXPECT_IN_IMAGE = "/opt/assay/expect.json"
-# Isolated (-I) and without `site` (-S): the runner, which alone knows the token, runs none of the image's sitecustomize,
+# Isolated (-I), without `site` (-S): the runner, which alone knows the token, runs none of the image's sitecustomize,
 # .pth files or PYTHONPATH. The checks themselves run in processes that start as a user's would.
 COMMAND = ("python", "-I", "-S", f"{CHECKS_IN_IMAGE}/run.py")
 GIB = 1 << 30
