@@ -3,7 +3,7 @@
 A head is found by its skin; every other region is measured from the middle of that face, so a character may stand a few
 pixels off. A colour is the median of its region, named by the nearest colour of the table. The regions are the places
 where a drawing shows the attribute in its plain colour: they follow `cartoon.CENTRES` and the outlines of the drawings,
-and `tests/unit/test_grader.py` holds them to reading every drawn picture without a fault.
+and `tests/runtime/test_grader.py` holds them to reading every drawn picture without a fault.
 """
 
 from __future__ import annotations

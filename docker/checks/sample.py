@@ -18,10 +18,10 @@ PROGRAM = Path(__file__).with_name("sample_drawing.py")
 NEEDS = ("torch.import", "flash-attn.import")
 
 # Measured by scripts/measure_sample_model.py in fp32 on a CPU, and by the training on an H100 in bf16 with flash-attn,
-# on 200 unseen prompts each: 3 of about 4,000 attributes wrong; with 99.9 % confidence the rate is below 0.0035. At level
-# image, 16 prompts ask for 152 attributes and this limit forgives 9: the model fails by chance less than once in 10^9
-# runs. With one of its five joint layers zeroed it gets at most 0.72 right and passes less than once in 10^9 runs; a
-# stored picture gets a quarter right. tests/unit/test_sample_checks.py computes these chances.
+# on 200 unseen prompts each: 3 of about 4,000 attributes wrong; with 99.9 % confidence the rate is below 0.0035. At
+# level image, 16 prompts ask for 152 attributes and this limit forgives 9: the model fails by chance less than once in
+# 10^9 runs. With one of its five joint layers zeroed it gets at most 0.72 right and passes less than once in 10^9 runs;
+# a stored picture gets a quarter right. tests/unit/test_sample_checks.py computes these chances.
 RIGHT_SHARE = 0.94
 
 PARITY_PICTURES = 3
