@@ -114,6 +114,8 @@ def inconclusive(row: Row, level: Level, why: str) -> RowReport:
 def _judge(row: Row, around: Surroundings) -> RowReport:
     folder = around.out / row.id
     wheel = wheels.lookup(row, wheelhouses=around.wheelhouses)
+    if wheel is None and row.flash_attn.source in wheels.READY_MADE:
+        wheel = _provide(row, around)  # a Dockerfile can only be composed around it
     composed = _compose(row, wheel, around)
     cached = None if around.fresh else _recorded(row, composed, wheel, around)
     if cached:
@@ -182,21 +184,11 @@ def _build(
     row: Row, wheel: Wheel | None, composed: Composed, around: Surroundings
 ) -> tuple[Wheel | None, Composed, str]:
     """Return the wheel, the composition and the id of the built image."""
-    view, on_event = around.view, _follow(row, around)
     if wheel is None:
-        view.phase(row.id, "wheel", f"flash-attn {row.flash_attn.version}")
-        wheel = wheels.provide(
-            row,
-            engine=around.engine,
-            wheelhouses=around.wheelhouses,
-            network=around.network,
-            out=around.out,
-            on_event=on_event,
-            cancel=around.cancel,
-        )
+        wheel = _provide(row, around)
         if wheel is not None:
             composed = _compose(row, wheel, around)
-    view.phase(row.id, "build")
+    around.view.phase(row.id, "build")
     image_id = around.engine.build(
         composed.folder,
         dockerfile=composed.dockerfile.name,
@@ -204,7 +196,7 @@ def _build(
         labels={**composed.labels, COMPOSED_LABEL: composed.digest},
         network="host",
         cancel=around.cancel,
-        on_event=on_event,
+        on_event=_follow(row, around),
         log=around.out / row.id / "build.log",
     )
     if context.digest(composed.folder) != composed.digest:
@@ -212,6 +204,20 @@ def _build(
             f"{composed.folder} changed while its image was being built, so nobody knows what went into it: run again"
         )
     return wheel, composed, image_id
+
+
+def _provide(row: Row, around: Surroundings) -> Wheel | None:
+    """Fetch or build the row's wheel."""
+    around.view.phase(row.id, "wheel", f"flash-attn {row.flash_attn.version}")
+    return wheels.provide(
+        row,
+        engine=around.engine,
+        wheelhouses=around.wheelhouses,
+        network=around.network,
+        out=around.out,
+        on_event=_follow(row, around),
+        cancel=around.cancel,
+    )
 
 
 def run_checks(row: Row, image: str, wheel: Wheel | None, around: Surroundings) -> list[Finding]:

@@ -224,3 +224,6 @@ WAYS: dict[str, tuple[Way, ...]] = {
     "base": (),
     "none": (),
 }
+
+READY_MADE = frozenset(source for source, ways in WAYS.items() if ways and _from_compile not in ways)
+"""Sources whose wheel has to be there before a Dockerfile can be composed around it: no stage of it builds one."""
