@@ -30,6 +30,8 @@ from assay.matrix.row import Reason, Row
 
 VerdictName = Literal["certified", "rejected", "inconclusive"]
 
+# How BuildKit and the classic builder end the story of a command that failed, after the command itself.
+_LAST_WORD = re.compile(r"^.*(?:exit code|returned a non-zero code): \d+\s*$", re.MULTILINE)
 _WIDTH = 160  # characters of evidence in `why`: about what one table line can show
 
 
@@ -174,7 +176,13 @@ def _reason(row: Row, failure: Finding) -> Reason | None:
 
 
 def _evidence_match(reason: Reason, failure: Finding) -> re.Match[str] | None:
-    """Search what the check printed, and what it measured, for what the row names."""
+    """Search what the check printed, and what it measured, for what the row names.
+
+    Of a build only what the failed step printed counts. The engine's last word and what was measured repeat the step's
+    command, in which a pattern would find the versions that the row asked for, whatever went wrong.
+    """
+    if failure.check.startswith("build."):
+        return re.search(reason.matches, _LAST_WORD.sub("", failure.evidence))
     return re.search(reason.matches, failure.evidence) or re.search(reason.matches, failure.measured)
 
 

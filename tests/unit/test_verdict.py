@@ -197,6 +197,21 @@ def test_a_build_that_fails_for_another_reason_is_inconclusive(row, part, troubl
     assert exit_code([verdict]) is ExitCode.INCONCLUSIVE
 
 
+@pytest.mark.parametrize(
+    "last_word",
+    [
+        'process "/bin/sh -c nvcc.py 11.8 --to /opt" did not complete successfully: exit code: 1',
+        "The command '/bin/sh -c nvcc.py 11.8 --to /opt' returned a non-zero code: 1",
+    ],
+)
+def test_the_command_of_a_failed_step_is_no_evidence(last_word):
+    row = replace(REJECT_BUILD, because=(Reason(check="build.flash-attn", matches=r"\b11\.8\b"),))
+    down = finding("build.flash-attn", "failed", f"index unreachable\n{last_word}", f"exit of this step: {last_word}")
+    assert (judge(row, [down], CHECKS).verdict, judge(row, [down], CHECKS).complete) == ("inconclusive", False)
+    printed = replace(down, evidence=f"The detected CUDA version (11.8) mismatches\n{last_word}")
+    assert judge(row, [printed], CHECKS).as_expected
+
+
 def test_a_named_build_failure_beside_another_failure_satisfies_nothing():
     named = finding("build.flash-attn", "failed", "The detected CUDA version (11.8) mismatches")
     verdict = judge(REJECT_BUILD, [named, finding("build.torch", "failed", "disk full")], CHECKS)
