@@ -26,9 +26,10 @@ RIGHT_SHARE = 0.94
 
 PARITY_PICTURES = 3
 # bf16 against fp32 from the same noise, 200 unseen prompts on a CPU (scripts/measure_sample_model.py): mean 48.4 dB,
-# standard deviation 2.6, least 40.2. The limit is five deviations below the mean, and the median of three pictures is
-# held against it, so that one odd picture is not a verdict. 35 dB is a typical error of 4.5 in 255 steps.
-PSNR_LIMIT = 35.0
+# standard deviation 2.6, least 40.2. A model whose numbers only fp32 can hold (tests/runtime/test_sample_checks.py) gets
+# 19 to 21. The limit is in the middle, seven deviations below the mean, and the median of three pictures is held
+# against it, so that one odd picture is not a verdict.
+PSNR_LIMIT = 30.0
 
 # Growth of the process's own memory that is forgiven: the allocator's, 2 MB at most over 8 pictures (measured).
 # Leaked tensors are counted to the byte beside it.
