@@ -19,7 +19,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from assay.report.table import VERDICT_STYLE, human_bytes, one_line
+from assay.report.table import VERDICT_STYLE, human_bytes, in_full, one_line
 
 HEARTBEAT = 20.0
 
@@ -97,7 +97,7 @@ class View:
             state.detail = f"{why} (from its certificate)" if cached else why
             seconds = now - state.started
         if not self.terminal:
-            self._line(row, verdict, f"{one_line(state.detail)} [{seconds:.0f} s]")
+            self._line(row, verdict, f"{in_full(state.detail)} [{seconds:.0f} s]")
 
     @contextmanager
     def live(self) -> Iterator[View]:
@@ -153,7 +153,7 @@ class View:
                 grid.add_row(
                     Text(row),
                     Text(state.verdict or state.phase, style=style),
-                    Text(one_line(state.detail)),
+                    Text(in_full(state.detail) if state.verdict else one_line(state.detail)),
                     Text("" if state.verdict else _amount(state)),
                     Text(f"{int(seconds) // 60}:{int(seconds) % 60:02d}"),
                 )

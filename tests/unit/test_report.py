@@ -17,7 +17,7 @@ from assay.report.diff import diff
 from assay.report.html import html
 from assay.report.junit import junit
 from assay.report.model import merge
-from assay.report.table import human_bytes, one_line, table
+from assay.report.table import human_bytes, in_full, one_line, table
 
 IMPORT_ERROR = "Traceback ...\nImportError: libcusparse.so.12: undefined symbol: __nvJitLinkAddData_12_1"
 GOOD = RowReport(
@@ -187,3 +187,10 @@ def test_a_narrow_terminal_gets_the_reasons_below_the_table():
     assert "checks s" in head
     assert "root failure" not in head
     assert "cu120-on-library-path: torch.import: ImportError" in text
+
+
+def test_the_table_says_what_happened_before_what_to_do():
+    why = "row a: no wheel fits it:\n  it holds no machine code for sm_80\n" + "Put one that fits into a folder. " * 40
+    said = in_full(why)
+    assert said.startswith("row a: no wheel fits it: it holds no machine code for sm_80 Put one")
+    assert len(said) == 480

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from assay.errors import IngredientError
+from assay.errors import Cancelled, IngredientError
 from assay.wheels import release
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB
@@ -184,3 +185,15 @@ def test_a_server_that_is_not_there_is_tried_as_often_as_allowed(tmp_path: Path)
 
 def test_the_name_at_the_end_of_a_url_is_decoded() -> None:
     assert release.file_name(f"https://example.org/a/{NAME.replace('+', '%2B')}?x=1#y") == NAME
+
+
+def test_a_run_that_is_asked_to_stop_does_not_wait_for_the_next_try(server: Server, tmp_path: Path) -> None:
+    server.statuses = [503]
+
+    def stop(current: int, total: int) -> None:
+        raise Cancelled("asked to stop")
+
+    started = time.monotonic()
+    with pytest.raises(Cancelled):
+        release.download(server.url, SHA256, tmp_path / NAME, on_progress=stop, pauses=(60.0,))
+    assert time.monotonic() - started < 30.0

@@ -66,6 +66,12 @@ def one_line(text: str, limit: int = 160) -> str:
     return f"{line[:head]}...{line[-(limit - head - 3) :]}"
 
 
+def in_full(text: str, limit: int = 480) -> str:
+    """Return a message of several lines as one, from its beginning, where it says what happened."""
+    line = " ".join(text.split())
+    return line if len(line) <= limit else f"{line[: limit - 3]}..."
+
+
 def human_bytes(count: int) -> str:
     """Return a size in decimal units, as Docker prints them."""
     size = float(count)
@@ -87,7 +93,7 @@ def _verdict(row: RowReport) -> Text:
 
 def _reasons(row: RowReport) -> list[str]:
     if row.verdict == "inconclusive":
-        return [one_line(row.why)]
+        return [in_full(row.why)]
     lines = [f"{failure.check}: {one_line(telling_line(row, failure))}" for failure in row.root_failures]
     return lines if row.as_expected else [*lines, row.why]
 

@@ -15,6 +15,7 @@ from assay.wheels.wheel import file_sha256
 
 TIMEOUT_SECONDS = (15.0, 60.0)  # to connect, and between two pieces of the body
 PAUSES_SECONDS = (1.0, 4.0, 15.0, 30.0)  # between one try and the next: five tries in all
+LOOK_UP_SECONDS = 0.5
 PIECE_BYTES = 1 << 16  # of which a broken transfer loses the last
 
 Progress = Callable[[int, int], None]
@@ -89,9 +90,18 @@ def _fetch_all(
                     f"{url}: download failed {len(pauses) + 1} times, last: {error}; {have} bytes are kept and the "
                     "next run goes on from there. Or put the wheel into a folder and pass it with --wheelhouse"
                 ) from error
-            time.sleep(pause)
+            _wait(pause, partial, on_progress)
         else:
             return
+
+
+def _wait(seconds: float, partial: Path, on_progress: Progress) -> None:
+    """Wait before the next try, and look up now and then: `on_progress` raises when the run is asked to stop."""
+    have = partial.stat().st_size if partial.exists() else 0
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0:
+        on_progress(have, 0)
+        time.sleep(min(left, LOOK_UP_SECONDS))
 
 
 def _fetch(http: requests.Session, url: str, partial: Path, on_progress: Progress) -> None:
