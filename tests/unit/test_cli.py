@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
+from collections.abc import Sequence
 from pathlib import Path
+from threading import Event
 
 import pytest
 
 from assay import cli
 from assay.commands import plan
 from assay.errors import ExitCode
+from assay.findings import Level
+from assay.matrix import Matrix
+from assay.matrix.row import Row
+from assay.progress import View
+from assay.report import Report
+from assay.row_run import inconclusive
 
 ROOT = Path(__file__).resolve().parents[2]
 MATRIX = ["--matrix", str(ROOT / "matrix.toml")]
@@ -85,3 +94,22 @@ def test_what_nobody_foresaw_is_no_verdict(
     monkeypatch.setattr(plan, "run", fail)
     assert cli.main(["plan"]) == ExitCode.INCONCLUSIVE
     assert said in capsys.readouterr().err
+
+
+def test_an_interrupted_run_says_that_the_next_one_goes_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Ctrl-C while rows are judged: the report is written first, then the run ends as interrupted."""
+
+    def interrupted(matrix: Matrix, rows: Sequence[Row], settings: object, *, view: View, cancel: Event) -> Report:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert cancel.wait(10)
+        reports = tuple(inconclusive(row, Level.IMAGE, "interrupted before it began") for row in rows)
+        return Report(level=Level.IMAGE, rows=reports, started="", seconds=0.0, engine="")
+
+    monkeypatch.setattr("assay.commands.matrix.run_matrix", interrupted)
+    assert cli.main(["matrix", *MATRIX, "--out", str(tmp_path)]) == ExitCode.INTERRUPTED
+    said = capsys.readouterr()
+    assert "stopping what runs" in said.err
+    assert "the next run goes on from there" in said.err
+    assert "interrupted before it began" in said.out

@@ -7,6 +7,7 @@ evidence is inconclusive, whatever the matrix expects of the row.
 from __future__ import annotations
 
 import argparse
+import sys
 
 from assay.commands.common import add_judging_options, add_matrix_options, read_matrix
 from assay.commands.matrix import interruptible
@@ -40,4 +41,7 @@ def run(args: argparse.Namespace) -> ExitCode:
         report = check_image(args.image, matrix, row, Settings.from_arguments(args), view=view, cancel=cancel)
     screen = console()
     screen.print(table(report, screen.width))
-    return ExitCode.INTERRUPTED if cancel.is_set() else CODES[report.rows[0].verdict]
+    print(f"report: {args.out}/report.html, {args.out}/report.json", file=sys.stderr)
+    if cancel.is_set():
+        raise KeyboardInterrupt  # everything is stopped and written; `cli` has the words and the exit code
+    return CODES[report.rows[0].verdict]

@@ -47,7 +47,9 @@ def run(args: argparse.Namespace) -> ExitCode:
     screen = console()
     screen.print(table(report, screen.width))
     print(f"report: {args.out}/report.html, {args.out}/report.json", file=sys.stderr)
-    return ExitCode.INTERRUPTED if cancel.is_set() else exit_code(report)
+    if cancel.is_set():
+        raise KeyboardInterrupt  # everything is stopped and written; `cli` has the words and the exit code
+    return exit_code(report)
 
 
 @contextmanager
