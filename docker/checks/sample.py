@@ -26,8 +26,8 @@ RIGHT_SHARE = 0.94
 
 PARITY_PICTURES = 3
 # bf16 against fp32 from the same noise, 200 unseen prompts on a CPU (scripts/measure_sample_model.py): mean 48.4 dB,
-# standard deviation 2.6, least 40.2. A model whose numbers only fp32 can hold (tests/runtime/test_sample_checks.py) gets
-# 19 to 21. The limit is in the middle, seven deviations below the mean, and the median of three pictures is held
+# standard deviation 2.6, least 40.2. A model whose numbers only fp32 can hold (tests/runtime/test_sample_checks.py)
+# gets 19 to 21. The limit is in the middle, seven deviations below the mean, and the median of three pictures is held
 # against it, so that one odd picture is not a verdict.
 PSNR_LIMIT = 30.0
 
