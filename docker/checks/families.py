@@ -23,6 +23,7 @@ FAMILIES = (
     "bf16",
     "flash_attention_gpu",
     "sample",
+    "runtime_files",
 )
 
 BROKEN: dict[str, str] = {}

@@ -71,7 +71,8 @@ class Expect:
     gpus: the row's GPUs from the releases table, each `{"name": "A10", "capability": "8.6", "bf16_tflops": 125, ...}`.
     gpu: the GPU that the host chose for this run, `{"index", "name", "uuid", "driver", "capability", "model", ...}`, or
         null; `model` is its entry in the releases table, null where the table does not know it.
-    runtime: `newbie` or `none`. libraries: sonames that CUDA brings and the package that torch pins for each.
+    runtime: `newbie` or `none`. runtime_files: path below the runtime's folder -> sha256, empty without a runtime.
+    libraries: sonames that CUDA brings and the package that torch pins for each.
     """
 
     raw: dict[str, Any]
