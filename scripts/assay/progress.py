@@ -7,6 +7,7 @@ rows that stay at it, so that a long step never looks like a hang.
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +20,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from assay.engine import BuildEvent
 from assay.report.table import VERDICT_STYLE, human_bytes, in_full, one_line
 
 HEARTBEAT = 20.0
@@ -166,3 +168,30 @@ def _amount(state: _State) -> str:
     if not state.total:
         return human_bytes(state.current or 0)
     return f"{human_bytes(state.current or 0)} of {human_bytes(state.total)}"
+
+
+_COUNTED = re.compile(r"\[\d+/\d+\]")
+"""How a long step counts what it has done: `[7/25] flash_fwd_hdim96_bf16_sm80.cu 41 s`."""
+_MOUNTS = re.compile(r"--mount=\S+\s*")
+
+
+def short_step(step: str, limit: int = 100) -> str:
+    """Return a build step in one line: without its mounts, and with its end left out where it is long."""
+    line = " ".join(_MOUNTS.sub("", step).split())
+    return line if len(line) <= limit else f"{line[: limit - 3]}..."
+
+
+def follow_build(view: View, row: str) -> Callable[[BuildEvent], None]:
+    """Return what turns build events into the row's line in the view."""
+
+    def follow(event: BuildEvent) -> None:
+        if event.status in ("started", "progress"):
+            view.detail(
+                row,
+                event.line or short_step(event.step),
+                event.current_bytes,
+                event.total_bytes,
+                announce=event.line is None or _COUNTED.match(event.line) is not None,
+            )
+
+    return follow

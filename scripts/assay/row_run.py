@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
-from assay import __version__, base, checks, wheels
-from assay.causes import cause
+from assay import __version__, base, checks, row_record, wheels
 from assay.certificate import (
     CacheInputs,
-    GpuUsed,
     ImageIdentity,
     Ingredient,
     RowEvidence,
@@ -26,20 +23,19 @@ from assay.certificate import (
 )
 from assay.compose import Composed, compose, context
 from assay.compose.variables import WHEEL_LABEL
-from assay.engine import BuildEvent, Engine, GpuAccess
+from assay.engine import Engine, GpuAccess
 from assay.engine.images import Image
 from assay.errors import AssayError, BuildFailed, CertificateError, IngredientError
 from assay.files import write_atomically, write_json
-from assay.findings import Finding, Level, Status
+from assay.findings import Finding, Level
 from assay.keys import SigningKey
 from assay.matrix.row import Row
 from assay.network import NetworkSettings
-from assay.progress import View
+from assay.progress import View, follow_build
 from assay.releases import Releases
-from assay.report import ImageRecord, RowReport
+from assay.report import RowReport
 from assay.verdict import Verdict, judge
 from assay.wheels import Wheel
-from assay.wheels.wheel import file_sha256
 
 COMPOSED_LABEL = "io.assay.composed"
 """The image's own word for the Dockerfile and context that it was built from: their digest."""
@@ -85,30 +81,17 @@ def _guarded(row: Row, around: Surroundings, work: Callable[[], RowReport]) -> R
     try:
         report = work()
     except AssayError as error:
-        report = inconclusive(row, around.level, str(error))
+        report = row_record.inconclusive(row, around.level, str(error))
     except OSError as error:  # this machine's disk, not a defect of assay
-        report = inconclusive(row, around.level, f"{error.filename or around.out}: {error.strerror or error}")
+        report = row_record.inconclusive(
+            row, around.level, f"{error.filename or around.out}: {error.strerror or error}"
+        )
     except Exception as error:
         trace = around.out / row.id / "defect.txt"
         write_atomically(trace, traceback.format_exc())
-        report = inconclusive(row, around.level, f"assay itself broke: {error!r}; please report {trace}")
+        report = row_record.inconclusive(row, around.level, f"assay itself broke: {error!r}; please report {trace}")
     around.view.verdict(row.id, report.verdict, report.why, cached=report.cached)
     return report
-
-
-def inconclusive(row: Row, level: Level, why: str) -> RowReport:
-    """Return the report of a row about which nothing could be found out."""
-    return RowReport(
-        id=row.id,
-        what=row.what,
-        expect=row.expect,
-        because=_because(row),
-        verdict="inconclusive",
-        as_expected=False,
-        complete=False,
-        level=level,
-        why=why,
-    )
 
 
 def _judge(row: Row, around: Surroundings) -> RowReport:
@@ -125,13 +108,13 @@ def _judge(row: Row, around: Surroundings) -> RowReport:
 
     started, clock = datetime.now(timezone.utc), time.monotonic()
     around.view.phase(row.id, "base", row.base)
-    base_image = base.ensure(around.engine, row.base, around.network, on_event=_follow(row, around))
+    base_image = base.ensure(around.engine, row.base, around.network, on_event=follow_build(around.view, row.id))
     try:
         wheel, composed, image_id = _build(row, wheel, composed, around)
     except BuildFailed as failure:
-        finding = build_finding(failure, time.monotonic() - clock)
+        finding = row_record.build_finding(failure, time.monotonic() - clock)
         verdict = judge(row, [finding], checks.required(row, around.level))
-        made_of = _ingredients(composed, wheel)
+        made_of = row_record.ingredients(composed, wheel)
         evidence = _evidence(
             row, around, verdict, [finding], None, composed.digest, base_image.digest, made_of, started
         )
@@ -141,7 +124,7 @@ def _judge(row: Row, around: Surroundings) -> RowReport:
     image = ImageIdentity(id=image_id, size=found.size, tags=found.tags)
     findings = run_checks(row, image_id, wheel, around)
     verdict = judge(row, findings, checks.required(row, around.level))
-    made_of = _ingredients(composed, wheel)
+    made_of = row_record.ingredients(composed, wheel)
     evidence = _evidence(row, around, verdict, findings, image, composed.digest, base_image.digest, made_of, started)
     return _record(evidence, row, around, build_seconds=build_seconds)
 
@@ -166,7 +149,7 @@ def _check(image: str, row: Row, around: Surroundings) -> RowReport:
         ImageIdentity(id=found.id, size=found.size, tags=found.tags),
         None,
         None,
-        _wheel_ingredient(wheel),
+        row_record.wheel_ingredient(wheel),
         started,
     )
     return _record(evidence, row, around, build_seconds=0.0)
@@ -196,7 +179,7 @@ def _build(
         labels={**composed.labels, COMPOSED_LABEL: composed.digest},
         network="host",
         cancel=around.cancel,
-        on_event=_follow(row, around),
+        on_event=follow_build(around.view, row.id),
         log=around.out / row.id / "build.log",
     )
     if context.digest(composed.folder) != composed.digest:
@@ -215,7 +198,7 @@ def _provide(row: Row, around: Surroundings) -> Wheel | None:
         wheelhouses=around.wheelhouses,
         network=around.network,
         out=around.out,
-        on_event=_follow(row, around),
+        on_event=follow_build(around.view, row.id),
         cancel=around.cancel,
     )
 
@@ -246,18 +229,6 @@ def image_tag(row: Row) -> str:
     return f"assay/{row.id}:latest"
 
 
-def build_finding(failure: BuildFailed, seconds: float) -> Finding:
-    """Return a failed build as a finding."""
-    return Finding(
-        check=f"build.{failure.part}",
-        status=Status.FAILED,
-        required=f"part {failure.part} of the image builds",
-        measured=f"{cause(failure.log) or 'it printed nothing'} (exit of this step: {failure.step})",
-        evidence="\n".join(failure.log),
-        seconds=seconds,
-    )
-
-
 def _compose(row: Row, wheel: Wheel | None, around: Surroundings) -> Composed:
     return compose(
         row,
@@ -281,13 +252,13 @@ def _recorded(row: Row, composed: Composed, wheel: Wheel | None, around: Surroun
         row=row_json(row),
         image_id=around.engine.image_id(image_tag(row)),
         dockerfile_digest=composed.digest,
-        ingredients=_ingredients(composed, wheel),
+        ingredients=row_record.ingredients(composed, wheel),
         base_digest=base_now.digest if base_now else None,
         checks_digest=around.checks_digest,
         releases_digest=around.releases.digest,
         level=around.level,
         required=checks.required(row, around.level),
-        gpu=_gpu_used(around.gpu),
+        gpu=row_record.gpu_used(around.gpu),
         key=around.key.public if around.key else None,
     )
     valid, why = cache.still_valid(certificate, inputs)
@@ -297,7 +268,7 @@ def _recorded(row: Row, composed: Composed, wheel: Wheel | None, around: Surroun
     evidence = certificate.evidence
     seconds = (evidence.finished - evidence.started).total_seconds()
     check_seconds = sum(finding.seconds for finding in evidence.findings)
-    return _report(evidence, row, build_seconds=max(0.0, seconds - check_seconds), cached=True)
+    return row_record.report(evidence, row, build_seconds=max(0.0, seconds - check_seconds), cached=True)
 
 
 def _evidence(
@@ -323,7 +294,7 @@ def _evidence(
         ingredients=ingredients,
         checks_digest=around.checks_digest,
         releases_digest=around.releases.digest,
-        gpu=_gpu_used(around.gpu),
+        gpu=row_record.gpu_used(around.gpu),
         started=started,
         finished=datetime.now(timezone.utc),
         assay_version=__version__,
@@ -334,89 +305,7 @@ def _evidence(
 def _record(evidence: RowEvidence, row: Row, around: Surroundings, *, build_seconds: float) -> RowReport:
     """Put a verdict on record, unless another run could still change it; a cancelled one proves nothing either way."""
     if around.cancel.is_set():
-        return inconclusive(row, around.level, "interrupted")
+        return row_record.inconclusive(row, around.level, "interrupted")
     if evidence.verdict.verdict != "inconclusive" and evidence.verdict.complete:
         store.write(around.out / row.id / store.NAME, make_certificate(evidence, around.key))
-    return _report(evidence, row, build_seconds=build_seconds, cached=False)
-
-
-def _report(evidence: RowEvidence, row: Row, *, build_seconds: float, cached: bool) -> RowReport:
-    """Return the report of a row from its evidence, fresh or read back from its certificate."""
-    return RowReport(
-        id=row.id,
-        what=row.what,
-        expect=row.expect,
-        because=_because(row),
-        verdict=evidence.verdict.verdict,
-        as_expected=evidence.verdict.as_expected,
-        complete=evidence.verdict.complete,
-        level=evidence.level,
-        why=evidence.verdict.why,
-        image=None
-        if evidence.image is None
-        else ImageRecord(id=evidence.image.id, tags=evidence.image.tags, size=evidence.image.size),
-        build_seconds=build_seconds,
-        check_seconds=sum(finding.seconds for finding in evidence.findings) if evidence.image else 0.0,
-        findings=evidence.findings,
-        cached=cached,
-        gpu=asdict(evidence.gpu) if evidence.gpu else None,
-        ingredients=tuple(asdict(ingredient) for ingredient in evidence.ingredients),
-    )
-
-
-def _ingredients(composed: Composed, wheel: Wheel | None) -> tuple[Ingredient, ...]:
-    """Return what goes into the row's image, as far as it is known before the build."""
-    locks = tuple(
-        Ingredient(name=f"lock {path.name}", version="", sha256=file_sha256(path), source="docker/locks")
-        for path in sorted(composed.folder.glob("locks/*.txt"))
-    )
-    return locks + _wheel_ingredient(wheel)
-
-
-def _wheel_ingredient(wheel: Wheel | None) -> tuple[Ingredient, ...]:
-    if wheel is None:
-        return ()
-    return (
-        Ingredient(
-            name="flash-attn",
-            version=wheel.version,
-            sha256=wheel.sha256,
-            source=wheel.source,
-            compiler=wheel.compiler,
-        ),
-    )
-
-
-def _gpu_used(gpu: GpuAccess | None) -> GpuUsed | None:
-    return None if gpu is None else GpuUsed(name=gpu.name, uuid=gpu.uuid, driver=gpu.driver)
-
-
-def _because(row: Row) -> tuple[dict[str, str], ...]:
-    return tuple({"check": reason.check, "matches": reason.matches} for reason in row.because)
-
-
-_COUNTED = re.compile(r"\[\d+/\d+\]")
-"""How a long step counts what it has done: `[7/25] flash_fwd_hdim96_bf16_sm80.cu 41 s`."""
-_MOUNTS = re.compile(r"--mount=\S+\s*")
-
-
-def short_step(step: str, limit: int = 100) -> str:
-    """Return a build step in one line: without its mounts, and with its end left out where it is long."""
-    line = " ".join(_MOUNTS.sub("", step).split())
-    return line if len(line) <= limit else f"{line[: limit - 3]}..."
-
-
-def _follow(row: Row, around: Surroundings) -> Callable[[BuildEvent], None]:
-    """Return what turns build events into the row's line in the view."""
-
-    def follow(event: BuildEvent) -> None:
-        if event.status in ("started", "progress"):
-            around.view.detail(
-                row.id,
-                event.line or short_step(event.step),
-                event.current_bytes,
-                event.total_bytes,
-                announce=event.line is None or _COUNTED.match(event.line) is not None,
-            )
-
-    return follow
+    return row_record.report(evidence, row, build_seconds=build_seconds, cached=False)

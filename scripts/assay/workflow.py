@@ -22,7 +22,8 @@ from assay.matrix.row import Row
 from assay.network import NetworkSettings
 from assay.progress import View
 from assay.report import Report, RowReport, write
-from assay.row_run import Surroundings, check_row, inconclusive, judge_row
+from assay.row_record import inconclusive
+from assay.row_run import Surroundings, check_row, judge_row
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ import pytest
 from assay.causes import cause
 from assay.errors import BuildFailed
 from assay.matrix.row import Row
-from assay.row_run import build_finding
+from assay.row_record import build_finding
 from assay.verdict import judge
 
 # apt 2.6 behind a proxy that is down.

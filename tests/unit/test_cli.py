@@ -19,7 +19,7 @@ from assay.matrix import Matrix
 from assay.matrix.row import Row
 from assay.progress import View
 from assay.report import Report
-from assay.row_run import inconclusive
+from assay.row_record import inconclusive
 
 ROOT = Path(__file__).resolve().parents[2]
 MATRIX = ["--matrix", str(ROOT / "matrix.toml")]

@@ -8,8 +8,7 @@ import time
 from rich.console import Console
 
 from assay import progress
-from assay.progress import View
-from assay.row_run import short_step
+from assay.progress import View, short_step
 
 
 def plain(**options):
