@@ -9,13 +9,13 @@ from pathlib import Path
 
 from .files import sha256_or_none
 from .framework import Answer, Expect, check, failed, passed
-from .sample import RUNTIME
+from .sample import RUNTIME, draws
 
 
 @check(
     "runtime.unmodified",
     "Is every file of the drawing pipeline and of its model the one that was baked in?",
-    applies=lambda expect: expect["runtime"] != "none",
+    applies=draws,
 )
 def unmodified(expect: Expect) -> Answer:
     """Hash every file of the runtime, and look for files that nobody baked in."""

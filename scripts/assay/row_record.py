@@ -9,11 +9,11 @@ from assay.certificate import GpuUsed, Ingredient, RowEvidence
 from assay.compose import Composed
 from assay.engine import GpuAccess
 from assay.errors import BuildFailed
+from assay.files import file_sha256
 from assay.findings import Finding, Level, Status
 from assay.matrix.row import Row
 from assay.report import ImageRecord, RowReport
 from assay.wheels import Wheel
-from assay.wheels.wheel import file_sha256
 
 
 def inconclusive(row: Row, level: Level, why: str) -> RowReport:

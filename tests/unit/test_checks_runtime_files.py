@@ -8,7 +8,9 @@ from hashlib import sha256
 import pytest
 
 from assay import checks
-from assay.checks.expectations import runtime_files
+from assay.compose.context import runtime_files
+from assay.matrix.row import Row
+from assay.paths import docker_dir
 
 checks.registry()
 compare = sys.modules["assay_checks.runtime_files"].compare
@@ -53,7 +55,7 @@ def test_each_change_is_named(baked, damage, told):
 
 
 def test_the_host_lists_the_model_and_no_bytecode():
-    files = runtime_files()
+    files = runtime_files(Row(id="cu121", expect="certify"), docker_dir())
     assert "test.py" in files
     assert any(path.startswith("sample-model/") and path.endswith(".safetensors") for path in files)
     assert not any("__pycache__" in path for path in files)
@@ -63,3 +65,11 @@ def test_every_family_of_checks_has_its_file():
     families = sys.modules["assay_checks.families"]
     missing = [name for name in families.FAMILIES if f"assay_checks.{name}" not in sys.modules]
     assert missing == []
+
+
+def test_what_the_context_leaves_out_is_not_expected_in_the_image(tmp_path):
+    runtime = tmp_path / "runtime"
+    for path in ("test.py", "newbie/a.py", ".cache/left.py", "newbie/__pycache__/a.pyc", "old.pyc"):
+        (runtime / path).parent.mkdir(parents=True, exist_ok=True)
+        (runtime / path).write_text("")
+    assert list(runtime_files(Row(id="cu121", expect="certify"), tmp_path)) == ["newbie/a.py", "test.py"]

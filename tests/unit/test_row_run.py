@@ -15,12 +15,12 @@ from rich.console import Console
 from wheel_factory import fatbin, shared_object, wheel
 
 from assay import checks, releases, wheels
+from assay.files import file_sha256
 from assay.findings import Level
 from assay.matrix.row import FlashAttn, Row
 from assay.network import NetworkSettings
 from assay.progress import View
 from assay.row_run import Surroundings, judge_row
-from assay.wheels.wheel import file_sha256
 
 
 class NoEngine:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from assay.compose.context import locks
+from assay.compose.context import locks, runtime_files
 from assay.engine import GpuAccess
 from assay.findings import Level
 from assay.matrix.row import Row
 from assay.paths import docker_dir
 from assay.releases import Releases
 from assay.wheels import Wheel
-from assay.wheels.wheel import file_sha256
 
 # Which of a row's locks end up as packages of the image's Python; the others serve the build or the toolkit.
 PYTHON_LOCKS = ("torch.txt", "runtime.txt", "flash-attn.txt")
@@ -83,22 +82,12 @@ def expectation(
         "gpus": [releases.gpu(name).model_dump(mode="json") for name in row.gpus],
         "gpu": _gpu(gpu, releases),
         "runtime": row.runtime,
-        "runtime_files": runtime_files() if row.runtime != "none" else {},
+        "runtime_files": runtime_files(row, docker_dir()),
         "libraries": {
             soname: package
             for soname, package in LIBRARIES.get(torch["cuda"].split(".")[0], {}).items()
             if package in locked
         },
-    }
-
-
-def runtime_files() -> dict[str, str]:
-    """Return the files of `docker/runtime` as they are baked in: path -> sha256 in hex."""
-    folder = docker_dir() / "runtime"
-    return {
-        path.relative_to(folder).as_posix(): file_sha256(path)
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and not path.name.startswith(".") and "__pycache__" not in path.parts
     }
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Iterable, Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 from urllib.parse import quote
 
 from assay.compose.variables import BUILDER_FRAGMENT, PATHS, context_name
 from assay.errors import IngredientError
-from assay.files import write_atomically
+from assay.files import file_sha256, write_atomically
 from assay.matrix.row import Row
 from assay.network import NetworkSettings
 from assay.releases import Releases
@@ -22,7 +23,7 @@ FOLDERS = ("files", "flash-attn", "locks", "network", "runtime", "toolkit", "whe
 # Left out of the digest: it says how this machine reaches the network, and no byte of it enters an image.
 MACHINE = "network"
 
-_NOT_COPIED = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
+_NOT_COPIED = ("__pycache__", "*.pyc", ".*")
 
 
 def write_context(
@@ -87,6 +88,19 @@ def locks(row: Row, releases: Releases) -> dict[str, str]:
     return wanted
 
 
+def runtime_files(row: Row, docker: Path) -> dict[str, str]:
+    """Return the files that are baked into the row's image as its runtime: path -> sha256 in hex."""
+    if not has_runtime_files(row, docker):
+        return {}
+    root = docker / "runtime"
+    files = {path.relative_to(root): path for path in sorted(root.rglob("*")) if path.is_file()}
+    return {
+        name.as_posix(): file_sha256(path)
+        for name, path in files.items()
+        if not any(fnmatch(part, pattern) for part in name.parts for pattern in _NOT_COPIED)
+    }
+
+
 def has_runtime_files(row: Row, docker: Path) -> bool:
     """Tell whether there are runtime files to bake into the row's image."""
     return row.runtime != "none" and any((docker / "runtime").glob("*.py"))
@@ -101,7 +115,7 @@ def digest(folder: Path) -> str:
     for path in _digested(folder):
         kind = "x" if path.stat().st_mode & 0o100 else "-"
         name = path.relative_to(folder).as_posix()
-        total.update(f"{name}\0{kind}\0{_sha256(path)}\n".encode())
+        total.update(f"{name}\0{kind}\0{file_sha256(path)}\n".encode())
     return total.hexdigest()
 
 
@@ -121,17 +135,8 @@ def _copy(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         if source.is_dir():
-            shutil.copytree(source, target, ignore=_NOT_COPIED, copy_function=shutil.copy)
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns(*_NOT_COPIED), copy_function=shutil.copy)
         else:
             shutil.copy(source, target)
     except (OSError, shutil.Error) as error:
         raise IngredientError(f"cannot copy {source} into the build context: {error}") from error
-
-
-def _sha256(path: Path) -> str:
-    """Return a file's sha256 in hex, without holding the file in memory."""
-    content = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            content.update(block)
-    return content.hexdigest()

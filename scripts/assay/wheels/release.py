@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 import requests
 
 from assay.errors import IngredientError
-from assay.wheels.wheel import file_sha256
+from assay.files import file_sha256
 
 TIMEOUT_SECONDS = (15.0, 60.0)  # to connect, and between two pieces of the body
 PAUSES_SECONDS = (1.0, 4.0, 15.0, 30.0)  # between one try and the next: five tries in all

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from assay.errors import IngredientError
+from assay.files import file_sha256
 from assay.wheels import extension
 from assay.wheels.extension import Extension
 
@@ -106,15 +107,6 @@ def _read(path: Path, _size: int, _mtime_ns: int) -> Wheel:
         extension=inside,
         record=record,
     )
-
-
-def file_sha256(path: Path) -> str:
-    """Return the sha256 of a file as lower-case hex, read in pieces."""
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
 
 
 def _read_record(path: Path, digest: str) -> dict[str, Any]:
