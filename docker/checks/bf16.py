@@ -99,7 +99,7 @@ def judge(device: str, bf16_ms: float, fp32_ms: float, peak_tflops: float | None
 @check(
     "bf16.tensor-cores",
     "Does a bf16 matrix product reach tensor-core speed?",
-    needs=("gpu.visible",),
+    needs=("gpu.matches-row",),
     level="gpu",
     timeout=120,
 )

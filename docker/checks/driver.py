@@ -1,4 +1,4 @@
-"""Whether the GPU is there for this image, and its driver suits the CUDA release.
+"""Whether the GPU is there for this image and one that the row is for, and its driver suits the CUDA release.
 
 The driver's libraries are asked directly through ctypes. `nvidia-ml-py` makes the same calls in the same way, but no
 image is certain to hold it, and putting it there for the check's sake would change what is certified.
@@ -8,11 +8,14 @@ image is certain to hold it, and putting it there for the check's sake would cha
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 import os
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
+from . import flash_attention, machine_code
 from .framework import Answer, Expect, check, failed, passed
 
 NVML = "libnvidia-ml.so.1"
@@ -135,6 +138,66 @@ def gpu_visible(expect: Expect) -> Answer:
     if wanted and wanted not in [device["uuid"] for device in devices]:
         return failed(required, f"another GPU: {seen}", f"the host chose {wanted}; {facts}", devices=devices)
     return passed(required, seen, devices=devices)
+
+
+@check(
+    "gpu.matches-row",
+    "Can this GPU speak for the row: is it of a kind that the row is for, or does the image hold code for it?",
+    needs=("gpu.visible",),
+    level="gpu",
+    timeout=120,
+)
+def gpu_matches_row(expect: Expect) -> Answer:
+    """Compare the GPU's compute capability with those of the row's GPUs, else with the image's machine code.
+
+    An image for other GPUs, without code for this one, is neither right nor wrong here: `error`, so that nothing that
+    needs the GPU is asked and no such row is rejected for the machine that it happened to be judged on.
+    """
+    import torch
+
+    capability = "{}.{}".format(*torch.cuda.get_device_capability(0))
+    here = f"{torch.cuda.get_device_name(0)} ({capability})"
+    of_row = {gpu["name"]: gpu["capability"] for gpu in expect["gpus"]}
+    if not of_row:
+        return passed("any GPU", here)
+    names = ", ".join(f"{name} ({value})" for name, value in of_row.items())
+    required = f"a GPU like {names}, or one that the image's machine code runs on"
+    alike = [name for name, value in of_row.items() if value == capability]
+    if alike:
+        return passed(required, f"{here} runs the same machine code as {', '.join(alike)}")
+    try:
+        without = without_code(expect, capability)
+    except (RuntimeError, OSError, subprocess.SubprocessError) as error:
+        return Answer("error", required, "the machine code cannot be read", str(error))
+    if without:
+        return Answer(
+            "error",
+            required,
+            f"{here} is none of the row's GPUs, and there is no code for it in {' and '.join(without)}: "
+            f"judge the row on one of {names}, or give it this GPU (`gpus`) and its code (`archs`)",
+        )
+    return passed(required, f"{here} is none of the row's GPUs, and the image holds code for it")
+
+
+def without_code(expect: Expect, capability: str) -> list[str]:
+    """Return which of torch and flash-attn hold no code for a GPU of a capability.
+
+    A flash-attn without an extension is not counted: `flash-attn.import` has the word on that.
+    Raises RuntimeError, OSError or SubprocessError where the extension cannot be read.
+    """
+    import torch
+
+    flags = torch._C._cuda_getArchFlags().split()
+    runs = [machine_code.runs_on(flag[3:], capability) for flag in flags if flag.startswith("sm_")]
+    runs += [machine_code.compiles_for(flag[8:], capability) for flag in flags if flag.startswith("compute_")]
+    found = [] if any(runs) else ["torch"]
+    if flash_attention.has_flash_attn(expect):
+        spec = importlib.util.find_spec(flash_attention.MODULE)
+        if spec is not None and spec.origin:
+            archs = {kernel.arch for kernel in machine_code.kernels(Path(spec.origin))}
+            if not any(machine_code.runs_on(arch, capability) for arch in archs):
+                found.append("flash-attn")
+    return found
 
 
 def cuda_devices() -> list[dict[str, str]]:

@@ -33,7 +33,7 @@ def has_flash_attn(expect: Expect) -> bool:
 @check(
     "flash-attn.numerics",
     "Is flash-attn as exact as its own tests ask for, on this GPU?",
-    needs=("gpu.visible", "flash-attn.import"),
+    needs=("gpu.matches-row", "flash-attn.import"),
     level="gpu",
     timeout=180,
     applies=has_flash_attn,
@@ -138,7 +138,7 @@ def first_line(error: BaseException) -> str:
 @check(
     "flash-attn.speed",
     "Do flash-attn's own kernels run, and do they outrun plain attention?",
-    needs=("gpu.visible", "flash-attn.import"),
+    needs=("gpu.matches-row", "flash-attn.import"),
     level="gpu",
     timeout=180,
     applies=has_flash_attn,

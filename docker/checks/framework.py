@@ -97,6 +97,7 @@ class Check:
         sense.
     level: `image` or `gpu`. timeout: seconds after which the check counts as `error`.
     applies: says whether the question belongs to a row at all (a row without flash-attn has no flash-attn checks).
+    needs_at_gpu: further needs at level `gpu`, of a check of level `image` that uses the GPU where there is one.
     """
 
     id: str
@@ -106,6 +107,12 @@ class Check:
     level: str = "image"
     timeout: float = 60.0
     applies: Callable[[Expect], bool] | None = None
+    needs_at_gpu: tuple[str, ...] = ()
+
+    @property
+    def every_need(self) -> tuple[str, ...]:
+        """All needs. Those of level `gpu` are no obstacle at level `image`, where they are not asked."""
+        return (*self.needs, *self.needs_at_gpu)
 
 
 REGISTRY: dict[str, Check] = {}
@@ -119,6 +126,7 @@ def check(
     level: str = "image",
     timeout: float = 60.0,
     applies: Callable[[Expect], bool] | None = None,
+    needs_at_gpu: tuple[str, ...] = (),
 ) -> Callable[[CheckFunction], CheckFunction]:
     """Register a function as a check.
 
@@ -132,7 +140,7 @@ def check(
         raise ValueError(f"check {check_id!r} has level {level!r}; it must be 'image' or 'gpu'")
 
     def register(function: CheckFunction) -> CheckFunction:
-        REGISTRY[check_id] = Check(check_id, question, function, needs, level, timeout, applies)
+        REGISTRY[check_id] = Check(check_id, question, function, needs, level, timeout, applies, needs_at_gpu)
         return function
 
     return register

@@ -56,7 +56,7 @@ def exercise() -> dict[str, Callable[[], Any]]:
 @check(
     "libraries.exercised",
     "After work on the GPU, does every CUDA library in the process come from the packages that torch pins?",
-    needs=("gpu.visible",),
+    needs=("gpu.matches-row",),
     level="gpu",
     timeout=120,
 )

@@ -11,10 +11,10 @@ def problems(registry: Mapping[str, Check]) -> list[str]:
     """Return what is wrong with the needs: unknown ids, circles, an image-level check that needs a GPU-level one."""
     found = []
     for check in registry.values():
-        for need in check.needs:
+        for need in check.every_need:
             if need not in registry:
                 found.append(f"check {check.id!r} needs {need!r}, which no family defines")
-            elif check.level == "image" and registry[need].level == "gpu":
+            elif need in check.needs and check.level == "image" and registry[need].level == "gpu":
                 found.append(f"check {check.id!r} of level 'image' needs {need!r} of level 'gpu'")
     if not found:
         try:
@@ -37,7 +37,7 @@ def in_order(checks: Iterable[Check]) -> list[Check]:
             raise ValueError("checks need each other in a circle: " + " -> ".join((*path, check.id)))
         if check.id in ordered:
             return
-        for need in check.needs:
+        for need in check.every_need:
             if need in by_id:
                 add(by_id[need], (*path, check.id))
         ordered[check.id] = check
@@ -63,7 +63,7 @@ def without_asking(check: Check, answers: Mapping[str, Answer]) -> Answer | None
     A failed or blocked need makes it `blocked`: a consequence. A need without an answer of its own (`error`,
     `not-run`) makes it `not-run`: nothing is known. A need that does not belong to the row is no obstacle.
     """
-    needed = [(need, answers[need]) for need in check.needs if need in answers]
+    needed = [(need, answers[need]) for need in check.every_need if need in answers]
     for status, needed_statuses in (
         ("blocked", ("failed", "blocked")),
         ("not-run", ("error", "not-run")),

@@ -83,7 +83,7 @@ def wanted(expect: Expect, only: Sequence[str] | None) -> list[Check]:
         name = rest.pop()
         if name in by_id and name not in keep:
             keep.add(name)
-            rest.extend(by_id[name].needs)
+            rest.extend(by_id[name].every_need)
     return [check for check in checks if check.id in keep]
 
 

@@ -16,6 +16,7 @@ from .framework import Answer, Expect, check, failed, not_run, passed
 RUNTIME = "/opt/newbie"
 PROGRAM = Path(__file__).with_name("sample_drawing.py")
 NEEDS = ("torch.import", "flash-attn.import")
+NEEDS_AT_GPU = ("gpu.matches-row",)
 
 # Measured by scripts/measure_sample_model.py in fp32 on a CPU, and by the training on an H100 in bf16 with flash-attn,
 # on 200 unseen prompts each: 3 of about 4,000 attributes wrong; with 99.9 % confidence the rate is below 0.0035. At
@@ -48,6 +49,7 @@ def draws(expect: Expect) -> bool:
     "sample.generate",
     "Does the image draw what prompts ask for that were chosen for this run?",
     needs=NEEDS,
+    needs_at_gpu=NEEDS_AT_GPU,
     timeout=300,
     applies=draws,
 )
@@ -81,6 +83,7 @@ def generate(expect: Expect) -> Answer:
     "sample.parity",
     "Does bf16 draw the same picture as fp32?",
     needs=NEEDS,
+    needs_at_gpu=NEEDS_AT_GPU,
     timeout=300,
     applies=draws,
 )
@@ -107,6 +110,7 @@ def parity(expect: Expect) -> Answer:
     "sample.soak",
     "Do many pictures in a row stay finite, in one dtype, in the same memory, and come out the same again?",
     needs=NEEDS,
+    needs_at_gpu=NEEDS_AT_GPU,
     timeout=900,
     applies=draws,
 )

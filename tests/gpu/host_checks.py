@@ -38,6 +38,7 @@ RELEASES = ROOT / "scripts/assay/releases"
 EVERY_GPU_CHECK = (
     "driver.version",
     "gpu.visible",
+    "gpu.matches-row",
     "libraries.exercised",
     "bf16.tensor-cores",
     "flash-attn.numerics",
@@ -51,14 +52,16 @@ class Scenario:
     """One state of the machine and what the checks must say of it.
 
     wheel: glob for the flash-attn wheel in the wheelhouse. checks: asked, with their needs. failures: check id to a
-    regular expression for its evidence; all root failures, no more and no fewer. prepare: damages the unpacked wheel
-    (first argument) or the expectation (second), and returns environment variables.
+    regular expression for its evidence; all root failures, no more and no fewer. errors: the same for checks that must
+    give no verdict, matched against what they measured. prepare: damages the unpacked wheel (first argument) or the
+    expectation (second), and returns environment variables.
     """
 
     name: str
     wheel: str
     checks: tuple[str, ...] = EVERY_GPU_CHECK
     failures: dict[str, str] = field(default_factory=dict)
+    errors: dict[str, str] = field(default_factory=dict)
     head_dims: tuple[int, ...] = (64, 96, 128)
     dtypes: tuple[str, ...] = ("bf16", "fp16")
     prepare: Callable[[Path, dict[str, Any]], dict[str, str]] = lambda site, expect: {}
@@ -72,6 +75,13 @@ def hide_gpu(site: Path, expect: dict[str, Any]) -> dict[str, str]:
 def disguise_sdpa(site: Path, expect: dict[str, Any]) -> dict[str, str]:
     """Put torch's attention under flash-attn's names."""
     shutil.copy(ROOT / "examples/gpu-host/sdpa-in-disguise/flash_attn_interface.py", site / "flash_attn")
+    return {}
+
+
+def ask_for_a100(site: Path, expect: dict[str, Any]) -> dict[str, str]:
+    """Let the row be for another GPU than this one."""
+    entry = next(one for one in table("gpus", "gpu") if one["name"] == "A100")
+    expect["gpus"] = [{key.replace("-", "_"): value for key, value in entry.items()}]
     return {}
 
 
@@ -109,6 +119,15 @@ SCENARIOS = (
         **LEAN,
     ),
     Scenario(
+        "row-for-another-gpu",
+        "flash_attn-2.8.3+sm80.only-*",
+        FLASH_ATTN,
+        errors={"gpu.matches-row": "none of the row's GPUs, and there is no code for it in flash-attn:"},
+        prepare=ask_for_a100,
+        **LEAN,
+    ),
+    Scenario("sound-for-another-gpu", SOUND, ("gpu.matches-row",), prepare=ask_for_a100),
+    Scenario(
         "scaled", "flash_attn-2.8.3+scaled-*", FLASH_ATTN, {"flash-attn.numerics": r"scale 1\.0(09|10|11)"}, **LEAN
     ),
     Scenario(
@@ -142,7 +161,8 @@ def main() -> int:
     print(json.dumps(facts), flush=True)
     # The sound one is timed, so it runs alone. What the damaged ones must show does not depend on the time it takes.
     results = []
-    for group in ([one for one in chosen if not one.failures], [one for one in chosen if one.failures]):
+    timed = [one for one in chosen if one.name == "sound"]
+    for group in (timed, [one for one in chosen if one not in timed]):
         with ThreadPoolExecutor(max(1, len(group))) as pool:
             for result in pool.map(lambda scenario: run(scenario, options.wheelhouse, facts), group):
                 results.append(result)
@@ -181,6 +201,7 @@ def run(scenario: Scenario, wheelhouses: list[Path], facts: dict[str, Any]) -> d
         "seconds": round(time.monotonic() - started, 1),
         "findings": findings,
         "expected_failures": scenario.failures,
+        "expected_errors": scenario.errors,
         "problems": problems(scenario, findings),
     }
     if not any("finished" in event for event in events):
@@ -197,14 +218,17 @@ def problems(scenario: Scenario, findings: list[dict[str, Any]]) -> list[str]:
     found = []
     for one in findings:
         check, status = one["check"], one["status"]
-        pattern = scenario.failures.get(check)
-        if status in ("failed", "error") and not (status == "failed" and pattern):
+        pattern, no_verdict = scenario.failures.get(check), scenario.errors.get(check)
+        if no_verdict:
+            if status != "error" or not re.search(no_verdict, one["measured"]):
+                found.append(f"{check} must give no verdict ({no_verdict!r}); it is {status}: {account(one)}")
+        elif status in ("failed", "error") and not (status == "failed" and pattern):
             found.append(f"{check} answers {status}, which is not what this scenario does to it: {account(one)}")
         elif status == "failed" and not re.search(pattern, one["evidence"], re.DOTALL):
             found.append(f"{check} failed for another reason than {pattern!r}: {account(one)}")
         elif pattern and status != "failed":
             found.append(f"{check} must fail with {pattern!r}; it is {status}: {one['measured'][:200]}")
-        elif not scenario.failures and status != "passed":
+        elif not (scenario.failures or scenario.errors) and status != "passed":
             found.append(f"{check} must pass; it is {status}: {one['measured'][:200]}")
     asked = {one["check"] for one in findings}
     return found + [f"{check} was not asked" for check in scenario.checks if check not in asked]
@@ -227,7 +251,7 @@ def print_result(result: dict[str, Any]) -> None:
 def summary(result: dict[str, Any]) -> str:
     """Return a scenario in one line: whether it came out as expected, how many answers of each kind, what failed."""
     counts = Counter(finding["status"] for finding in result["findings"])
-    roots = ", ".join(finding["check"] for finding in result["findings"] if finding["status"] == "failed")
+    roots = ", ".join(one["check"] for one in result["findings"] if one["status"] in ("failed", "error"))
     told = ", ".join(f"{count} {status}" for status, count in counts.items())
     verdict = "as expected" if result["as_expected"] else "NOT AS EXPECTED"
     return f"{verdict}: {result['scenario']}, {result['seconds']} s: {told}{f' ({roots})' if roots else ''}"

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import sys
+from types import SimpleNamespace
 
 import pytest
 from checks_package import family
 
 from assay import releases
 
-driver, bf16, kernels, libraries, flash, framework = map(
-    family, ("driver", "bf16", "kernels", "libraries_gpu", "flash_attention_gpu", "framework")
+driver, bf16, kernels, libraries, flash, framework, order = map(
+    family, ("driver", "bf16", "kernels", "libraries_gpu", "flash_attention_gpu", "framework", "order")
 )
 CUDA_121 = {"shipped": "530.30.02", "minimum": "525.60.13"}
 
@@ -79,6 +81,54 @@ def test_a_container_without_a_device_is_not_the_images_fault(monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(driver.Path, "glob", lambda self, pattern: iter(()))
     assert driver.gpu_visible(expectation()).status == "error"
+
+
+class Torch:
+    """What `gpu.matches-row` asks of torch."""
+
+    def __init__(self, capability, flags):
+        self.cuda = SimpleNamespace(
+            get_device_capability=lambda index: capability, get_device_name=lambda index: "NVIDIA Test"
+        )
+        self._C = SimpleNamespace(_cuda_getArchFlags=lambda: flags)
+
+
+@pytest.mark.parametrize(
+    ("here", "row", "flags", "flash_archs", "status"),
+    [
+        ((9, 0), ["9.0"], "sm_50", [], "passed"),  # of the row: whether its code runs is for the others to say
+        ((8, 6), ["8.0"], "sm_80", ["80"], "passed"),  # not of the row, but sm_80 code runs on it
+        ((9, 0), ["8.0"], "sm_80 sm_90", ["80", "90"], "passed"),
+        ((9, 0), ["8.0"], "sm_80 sm_90", ["80"], "no code for it in flash-attn:"),
+        ((9, 0), ["8.0"], "sm_80", ["80", "90"], "no code for it in torch:"),
+        ((9, 0), ["8.0"], "sm_80", ["80"], "no code for it in torch and flash-attn:"),
+        ((10, 0), ["9.0"], "sm_90 compute_90", None, "passed"),  # PTX; no extension: flash-attn.import has the word
+        ((9, 0), [], "sm_80", ["80"], "passed"),
+    ],
+)
+def test_a_gpu_that_the_row_is_not_for_is_no_verdict(monkeypatch, here, row, flags, flash_archs, status):
+    monkeypatch.setitem(sys.modules, "torch", Torch(here, flags))
+    spec = flash_archs is not None and SimpleNamespace(origin="extension.so")
+    monkeypatch.setattr(driver.importlib.util, "find_spec", lambda name: spec or None)
+    kernels = [driver.machine_code.Kernel("flash_fwd_kernel", arch) for arch in flash_archs or ()]
+    monkeypatch.setattr(driver.machine_code, "kernels", lambda path: kernels)
+    gpus = [{"name": f"GPU {capability}", "capability": capability} for capability in row]
+    answer = driver.gpu_matches_row(expectation(gpus=gpus, flash_attn={"source": "auto"}))
+    if status == "passed":
+        assert answer.status == "passed", answer
+    else:
+        assert answer.status == "error"
+        assert status in answer.measured
+        assert "judge the row on one of GPU 8.0 (8.0)" in answer.measured
+
+
+def test_needs_at_gpu_are_no_obstacle_at_level_image():
+    answers = {"torch.import": framework.passed("", ""), "flash-attn.import": framework.passed("", "")}
+    sample = framework.REGISTRY["sample.generate"]
+    assert order.without_asking(sample, answers) is None
+    no_verdict = framework.Answer("error", measured="none of the row's GPUs")
+    answer = order.without_asking(sample, {**answers, "gpu.matches-row": no_verdict})
+    assert (answer.status, answer.measured) == ("not-run", "needs gpu.matches-row, error: none of the row's GPUs")
 
 
 def test_uuid_is_written_as_nvidia_smi_does():
@@ -200,6 +250,7 @@ def test_gpu_errors_are_told_from_refusals():
 def test_every_gpu_check_needs_a_visible_gpu_but_the_driver():
     gpu_level = {check.id: check for check in framework.REGISTRY.values() if check.level == "gpu"}
     mine = {"libraries.exercised", "bf16.tensor-cores", "flash-attn.numerics", "flash-attn.speed"}
-    assert mine | {"gpu.visible", "driver.version"} <= gpu_level.keys()
-    assert all("gpu.visible" in gpu_level[check].needs for check in mine)
+    assert mine | {"gpu.visible", "gpu.matches-row", "driver.version"} == gpu_level.keys()
+    assert all("gpu.matches-row" in gpu_level[check].needs for check in mine)
+    assert gpu_level["gpu.matches-row"].needs == ("gpu.visible",)
     assert gpu_level["driver.version"].needs == ()
