@@ -21,6 +21,10 @@ MIN_RATIO = 1.5
 # article's limit for the A10 stands for (3.0 ms = 46 of 125 TFLOP/s); a good product reaches 60 to 85 %.
 MIN_SHARE = 0.37
 
+# A GPU of a better bin or overclocked beats its data sheet by some percent (RTX 4090: 169 of 165.2 TFLOP/s published,
+# factory clocks 10 % higher exist). Work that is not done is far above.
+MAX_SHARE = 1.25
+
 
 @dataclass(frozen=True)
 class Limit:
@@ -40,7 +44,7 @@ class Limit:
 LIMITS = (
     Limit(r"^NVIDIA A10$", 1.8, 3.0, "the article: 1.8 ms expected, above 3 ms failed; the floor is 1.10 ms"),
     Limit(
-        r"^NVIDIA (H100 80GB HBM3|H200)",
+        r"^NVIDIA (H100 80GB HBM3|H200)$",
         0.225,
         0.45,
         "measured on an H100 SXM: 0.225 ms with torch 2.4.0+cu121, 0.173 ms with torch 2.11.0+cu130; twice the slower",
@@ -91,7 +95,7 @@ def judge(device: str, bf16_ms: float, fp32_ms: float, peak_tflops: float | None
         wrong.append(f"only {data['ratio']} x as fast as fp32 (at least {MIN_RATIO}): no tensor cores at work")
     if limit and bf16_ms > limit.max_ms:
         wrong.append(f"{bf16_ms:.3f} ms, above the limit of {limit.max_ms:.3f} ms ({limit.source})")
-    if peak_tflops and tflops > 1.05 * peak_tflops:
+    if peak_tflops and tflops > MAX_SHARE * peak_tflops:
         wrong.append(f"{tflops:.0f} TFLOP/s is more than the GPU's peak of {peak_tflops:g}: the work was not done")
     return wrong, data
 

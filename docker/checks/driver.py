@@ -17,10 +17,10 @@ from typing import Any
 
 from . import flash_attention, machine_code
 from .framework import Answer, Expect, check, failed, passed
+from .gpu_faults import CUDA_ERROR_NO_DEVICE, OF_THE_IMAGE
 
 NVML = "libnvidia-ml.so.1"
 LIBCUDA = "libcuda.so.1"
-CUDA_ERROR_NO_DEVICE = 100
 
 
 class DriverError(RuntimeError):
@@ -35,7 +35,7 @@ class DriverError(RuntimeError):
     "driver.version",
     "Is the host's driver new enough for the image's CUDA release?",
     level="gpu",
-    timeout=30,
+    timeout=120,  # without persistence mode the driver is loaded first
 )
 def driver_version(expect: Expect) -> Answer:
     """Ask NVML for the driver's version and place it in the release table."""
@@ -109,8 +109,9 @@ def nvml_versions() -> dict[str, str]:
 def gpu_visible(expect: Expect) -> Answer:
     """Ask the driver, then torch, for the GPU, and compare it with the one that the host chose.
 
-    An image that hides the GPU (`CUDA_VISIBLE_DEVICES`, a stub or an incompatible libcuda) fails. A container that was
-    given no driver or no device is an `error`: that says nothing about the image.
+    An image that hides the GPU (`CUDA_VISIBLE_DEVICES`, a stub or an incompatible libcuda) fails. Everything else is an
+    `error`, since it says nothing about the image: no driver, no device, a GPU that is not ready, other GPUs than the
+    chosen one, which alone the certificate may name.
     """
     chosen = expect["gpu"]
     required = f"CUDA and torch see {chosen['name']}" if chosen else "CUDA and torch see a GPU"
@@ -124,19 +125,24 @@ def gpu_visible(expect: Expect) -> Answer:
     except OSError as error:
         return Answer("error", required, "the container has no driver library", f"{error}; {facts}")
     except DriverError as error:
-        if error.code == CUDA_ERROR_NO_DEVICE and hidden is None and not nodes:
-            return Answer("error", required, "the container was given no GPU", f"{error}; {facts}")
-        cause = f"CUDA_VISIBLE_DEVICES={hidden!r} hides the GPU" if hidden is not None else str(error)
-        return failed(required, f"no GPU: {cause}", f"{error}; {facts}")
+        if error.code == CUDA_ERROR_NO_DEVICE and hidden is not None:
+            return failed(required, f"no GPU: CUDA_VISIBLE_DEVICES={hidden!r} hides the GPU", f"{error}; {facts}")
+        if error.code in OF_THE_IMAGE:
+            return failed(required, f"no GPU: {OF_THE_IMAGE[error.code]}", f"{error}; {facts}")
+        cause = "the container was given no GPU" if not nodes else f"the GPU cannot be used: {error}"
+        return Answer("error", required, cause, f"{error}; {facts}")
     import torch
 
     if not torch.cuda.is_available():
         return failed(required, "CUDA sees a GPU, torch does not", f"torch.cuda.is_available() is False; {facts}")
-    torch.ones(1, device="cuda")
+    torch.empty(1, device="cuda")  # no kernel: whether torch has code for this GPU is another question
     seen = ", ".join(f"{device['name']} ({device['uuid']})" for device in devices)
     wanted = chosen.get("uuid") if chosen else None
-    if wanted and wanted not in [device["uuid"] for device in devices]:
-        return failed(required, f"another GPU: {seen}", f"the host chose {wanted}; {facts}", devices=devices)
+    if wanted and [device["uuid"] for device in devices] != [wanted]:
+        return Answer(
+            "error", required, f"not the chosen GPU alone: {seen}", f"the host chose {wanted}; {facts}",
+            {"devices": devices},
+        )  # fmt: skip
     return passed(required, seen, devices=devices)
 
 
@@ -159,28 +165,28 @@ def gpu_matches_row(expect: Expect) -> Answer:
     here = f"{torch.cuda.get_device_name(0)} ({capability})"
     of_row = {gpu["name"]: gpu["capability"] for gpu in expect["gpus"]}
     if not of_row:
-        return passed("any GPU", here)
+        return passed("any GPU", here, of_row=True)
     names = ", ".join(f"{name} ({value})" for name, value in of_row.items())
     required = f"a GPU like {names}, or one that the image's machine code runs on"
     alike = [name for name, value in of_row.items() if value == capability]
     if alike:
-        return passed(required, f"{here} runs the same machine code as {', '.join(alike)}")
+        return passed(required, f"{here} runs the same machine code as {', '.join(alike)}", of_row=True)
     try:
-        without = without_code(expect, capability)
+        why = why_not_here(expect, capability)
     except (RuntimeError, OSError, subprocess.SubprocessError) as error:
         return Answer("error", required, "the machine code cannot be read", str(error))
-    if without:
+    if why:
         return Answer(
             "error",
             required,
-            f"{here} is none of the row's GPUs, and there is no code for it in {' and '.join(without)}: "
+            f"{here} is none of the row's GPUs, and {' and '.join(why)}: "
             f"judge the row on one of {names}, or give it this GPU (`gpus`) and its code (`archs`)",
         )
-    return passed(required, f"{here} is none of the row's GPUs, and the image holds code for it")
+    return passed(required, f"{here} is none of the row's GPUs, and the image holds code for it", of_row=False)
 
 
-def without_code(expect: Expect, capability: str) -> list[str]:
-    """Return which of torch and flash-attn hold no code for a GPU of a capability.
+def why_not_here(expect: Expect, capability: str) -> list[str]:
+    """Return why the image's code cannot run on a GPU of a capability; nothing where it can.
 
     A flash-attn without an extension is not counted: `flash-attn.import` has the word on that.
     Raises RuntimeError, OSError or SubprocessError where the extension cannot be read.
@@ -190,13 +196,15 @@ def without_code(expect: Expect, capability: str) -> list[str]:
     flags = torch._C._cuda_getArchFlags().split()
     runs = [machine_code.runs_on(flag[3:], capability) for flag in flags if flag.startswith("sm_")]
     runs += [machine_code.compiles_for(flag[8:], capability) for flag in flags if flag.startswith("compute_")]
-    found = [] if any(runs) else ["torch"]
+    found = [] if any(runs) else ["torch holds no code for it"]
+    if int(capability.split(".")[0]) < 8:  # Ampere is the first with them (A100 architecture whitepaper)
+        found.append("it has no bf16 tensor cores")
     if flash_attention.has_flash_attn(expect):
         spec = importlib.util.find_spec(flash_attention.MODULE)
         if spec is not None and spec.origin:
             archs = {kernel.arch for kernel in machine_code.kernels(Path(spec.origin))}
             if not any(machine_code.runs_on(arch, capability) for arch in archs):
-                found.append("flash-attn")
+                found.append("flash-attn holds no code for it")
     return found
 
 

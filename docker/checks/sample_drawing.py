@@ -36,6 +36,7 @@ def main(job: dict[str, Any], report: Any) -> None:
         return
     # The fp32 reference is to be fp32: without this, convolutions on a GPU round to TF32.
     torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.deterministic = True  # the same picture twice is asked for to the last bit
     torch.set_float32_matmul_precision("highest")
     try:
         report({"draw": draw, "soak": soak}[job["task"]](job))
@@ -91,8 +92,6 @@ def draw(job: dict[str, Any]) -> dict[str, Any]:
 
 def soak(job: dict[str, Any]) -> dict[str, Any]:
     """Draw the pictures one after another, and the first one again at the end; watch every layer and the memory."""
-    import torch
-
     flash = FlashCalls()
     pipeline = load(job, job["runs"][0])
     watch = Watch(pipeline.parts.modules())
@@ -110,7 +109,7 @@ def soak(job: dict[str, Any]) -> dict[str, Any]:
         last = ran(drawing.report, flash)
         del drawing
         watch.picture_done()
-        live.append(torch.cuda.memory_allocated() if job["device"] == "cuda" else tensor_bytes())
+        live.append(gpu_bytes() if job["device"] == "cuda" else tensor_bytes())
         resident.append(resident_bytes())
     return {
         **last,
@@ -228,6 +227,14 @@ def tensors(value: Any) -> list[Any]:
     if isinstance(value, dict):
         value = list(value.values())
     return [tensor for part in value for tensor in tensors(part)] if isinstance(value, (list, tuple)) else []
+
+
+def gpu_bytes() -> int:
+    """Return the bytes of all tensors on the GPU. What only a reference cycle holds is not counted as held."""
+    import torch
+
+    gc.collect()
+    return int(torch.cuda.memory_allocated())
 
 
 def tensor_bytes() -> int:

@@ -122,7 +122,7 @@ SCENARIOS = (
         "row-for-another-gpu",
         "flash_attn-2.8.3+sm80.only-*",
         FLASH_ATTN,
-        errors={"gpu.matches-row": "none of the row's GPUs, and there is no code for it in flash-attn:"},
+        errors={"gpu.matches-row": "none of the row's GPUs, and flash-attn holds no code for it"},
         prepare=ask_for_a100,
         **LEAN,
     ),

@@ -11,8 +11,8 @@ from checks_package import family
 
 from assay import releases
 
-driver, bf16, kernels, libraries, flash, framework, order = map(
-    family, ("driver", "bf16", "kernels", "libraries_gpu", "flash_attention_gpu", "framework", "order")
+driver, bf16, kernels, libraries, flash, framework, order, faults = map(
+    family, ("driver", "bf16", "kernels", "libraries_gpu", "flash_attention_gpu", "framework", "order", "gpu_faults")
 )
 CUDA_121 = {"shipped": "530.30.02", "minimum": "525.60.13"}
 
@@ -83,6 +83,65 @@ def test_a_container_without_a_device_is_not_the_images_fault(monkeypatch):
     assert driver.gpu_visible(expectation()).status == "error"
 
 
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [
+        (34, "failed"),  # a stub of libcuda in the image
+        (803, "failed"),
+        (804, "failed"),
+        (802, "error"),  # the fabric manager of an NVSwitch host is down
+        (999, "error"),
+        (100, "error"),  # nodes are there, nothing hides them: MIG without its capabilities, for one
+    ],
+)
+def test_only_what_an_image_can_cause_fails_it(monkeypatch, code, status):
+    def refuse():
+        raise driver.DriverError("cuInit", code, "no")
+
+    monkeypatch.setattr(driver, "cuda_devices", refuse)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(driver.Path, "glob", lambda self, pattern: iter([driver.Path("/dev/nvidia0")]))
+    answer = driver.gpu_visible(expectation())
+    assert answer.status == status
+    assert f"({code})" in answer.evidence
+
+
+@pytest.mark.parametrize("seen", [["GPU-2"], ["GPU-1", "GPU-2"]])
+def test_another_gpu_than_the_chosen_one_is_no_verdict(monkeypatch, seen):
+    torch = SimpleNamespace(cuda=SimpleNamespace(is_available=lambda: True), empty=lambda size, device: None)
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    monkeypatch.setattr(driver, "cuda_devices", lambda: [{"name": "NVIDIA A10", "uuid": uuid} for uuid in seen])
+    answer = driver.gpu_visible(expectation())
+    assert answer.status == "error"
+    assert answer.measured.startswith("not the chosen GPU alone: NVIDIA A10 (GPU-")
+    monkeypatch.setattr(driver, "cuda_devices", lambda: [{"name": "NVIDIA A10", "uuid": "GPU-1"}])
+    assert driver.gpu_visible(expectation()).status == "passed"
+
+
+@pytest.mark.parametrize(
+    ("text", "is_the_hosts"),
+    [
+        ("CUDA out of memory. Tried to allocate 2.00 GiB", True),
+        ("CUDA error: out of memory", True),
+        ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", True),
+        ("CUDA error: all CUDA-capable devices are busy or unavailable", True),
+        ("CUDA error: uncorrectable ECC error encountered", True),
+        ("No CUDA GPUs are available", True),
+        ("CUDA error: no kernel image is available for execution on the device", False),
+        ("CUDA error: an illegal memory access was encountered", False),
+        ("This flash attention build does not contain head dim 96 in bf16.", False),
+        ("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED", False),
+    ],
+)
+def test_the_hosts_faults_are_told_from_the_images(text, is_the_hosts):
+    assert bool(faults.HOST_FAULT.search(text)) is is_the_hosts
+
+
+def test_the_math_factor_eases_beyond_head_dim_128():
+    assert [flash.math_factor(head_dim) for head_dim in (64, 128)] == [flash.MATH_FACTOR] * 2
+    assert 1.3 < flash.math_factor(256) < flash.math_factor(192) < flash.MATH_FACTOR
+
+
 class Torch:
     """What `gpu.matches-row` asks of torch."""
 
@@ -99,10 +158,11 @@ class Torch:
         ((9, 0), ["9.0"], "sm_50", [], "passed"),  # of the row: whether its code runs is for the others to say
         ((8, 6), ["8.0"], "sm_80", ["80"], "passed"),  # not of the row, but sm_80 code runs on it
         ((9, 0), ["8.0"], "sm_80 sm_90", ["80", "90"], "passed"),
-        ((9, 0), ["8.0"], "sm_80 sm_90", ["80"], "no code for it in flash-attn:"),
-        ((9, 0), ["8.0"], "sm_80", ["80", "90"], "no code for it in torch:"),
-        ((9, 0), ["8.0"], "sm_80", ["80"], "no code for it in torch and flash-attn:"),
+        ((9, 0), ["8.0"], "sm_80 sm_90", ["80"], "and flash-attn holds no code for it:"),
+        ((9, 0), ["8.0"], "sm_80", ["80", "90"], "and torch holds no code for it:"),
+        ((9, 0), ["8.0"], "sm_80", ["80"], "torch holds no code for it and flash-attn holds no code for it:"),
         ((10, 0), ["9.0"], "sm_90 compute_90", None, "passed"),  # PTX; no extension: flash-attn.import has the word
+        ((7, 5), ["8.0"], "sm_75 sm_80", None, "and it has no bf16 tensor cores:"),
         ((9, 0), [], "sm_80", ["80"], "passed"),
     ],
 )
@@ -162,8 +222,10 @@ def test_only_flash_attns_own_forward_kernels_count(name, own):
         ("NVIDIA A10", 3.1, 9.0, 125.0, "above the limit of 3.000 ms"),
         ("NVIDIA H100 80GB HBM3", 0.225, 2.77, 989.0, None),
         ("NVIDIA H100 80GB HBM3", 0.9, 2.77, 989.0, "above the limit of 0.450 ms"),
-        ("NVIDIA H100 80GB HBM3", 0.12, 2.77, 989.0, "more than the GPU's peak"),
+        ("NVIDIA H100 80GB HBM3", 0.1, 2.77, 989.0, "more than the GPU's peak"),
         ("NVIDIA GeForce RTX 4090", 0.95, 1.9, 165.2, None),
+        ("NVIDIA GeForce RTX 4090", 0.75, 1.9, 165.2, None),
+        ("NVIDIA H100 80GB HBM3 MIG 1g.10gb", 1.6, 19.0, None, None),
         ("NVIDIA GeForce RTX 4090", 1.9, 1.9, 165.2, "no tensor cores"),
         ("NVIDIA GeForce RTX 4090", 2.4, 4.0, 165.2, "37% of the peak"),
         ("A GPU of tomorrow", 1.0, 9.0, None, None),

@@ -36,6 +36,21 @@ def test_a_certificate_of_today_may_be_published():
     assert objection_to(samples.evidence(samples.row(), IMAGE)) == ""
 
 
+def test_level_gpu_asks_for_a_gpu_that_the_row_is_for():
+    evidence = samples.evidence(samples.row(), IMAGE, level=Level.GPU)
+    assert objection_to(evidence, level=Level.GPU) == ""
+    other = replace(
+        evidence,
+        findings=tuple(
+            replace(finding, data={"of_row": False}) if finding.check == "gpu.matches-row" else finding
+            for finding in evidence.findings
+        ),
+    )
+    why = objection_to(other, level=Level.GPU)
+    assert why.startswith("it was judged on NVIDIA H100, and the row is for A100: judge it on one of these")
+    assert objection_to(other, level=Level.IMAGE) == ""
+
+
 @pytest.mark.parametrize(
     ("evidence", "now", "why"),
     [

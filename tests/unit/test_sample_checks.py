@@ -98,6 +98,17 @@ def soaked(**changes):
     return {**facts, **changes}
 
 
+def test_a_long_soak_forgives_what_is_loaded_in_its_first_half():
+    """Kernels for another prompt length are loaded once and stay; a leak goes on."""
+    loads = [5 * 10**8] * 20 + [9 * 10**8] * 41
+    leaks = [5 * 10**8 + n * 3 * 10**6 for n in range(61)]
+    digests = [str(n) for n in range(60)] + ["0"]
+    long = {"digests": digests, "live_bytes": [1000] * 61}
+    assert sample.soak_faults(soaked(**long, resident_bytes=loads), 60) == []
+    (found,) = sample.soak_faults(soaked(**long, resident_bytes=leaks), 60)
+    assert "after picture 31" in found
+
+
 def test_a_sound_soak_has_no_fault():
     assert sample.soak_faults(soaked(), 4) == []
 

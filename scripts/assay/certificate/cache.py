@@ -75,6 +75,12 @@ def _complete(old: RowEvidence, now: CacheInputs) -> str:
     return "" if old.verdict.complete else "a check had not answered then"
 
 
+def _expected(old: RowEvidence, now: CacheInputs) -> str:
+    """Ask again after a surprise at level gpu: other work on the GPU, or a GPU in trouble, can be behind it."""
+    surprising = old.level is Level.GPU and not old.verdict.as_expected
+    return "it did not come out as expected, and the machine may have had its part in that" if surprising else ""
+
+
 def _row(old: RowEvidence, now: CacheInputs) -> str:
     fields = sorted((old.row.keys() | now.row.keys()) - NOT_EVIDENCE)
     changed = [name for name in fields if old.row.get(name) != now.row.get(name)]
@@ -151,6 +157,7 @@ def _gpu_name(gpu: GpuUsed | None) -> str:
 
 _QUESTIONS: tuple[Callable[[RowEvidence, CacheInputs], str], ...] = (
     _complete,
+    _expected,
     _row,
     _dockerfile,
     _ingredients,

@@ -149,13 +149,20 @@ def _access(mode: Mode, gpu: HostGpu, facts: GpuFacts) -> GpuAccess:
             "DeviceIDs": [gpu.uuid],
             "Capabilities": [["gpu", "compute", "utility"]],
         }
-        return GpuAccess(mode=mode, gpu=gpu, device_requests=(request,))
+        # A driver that is too old is for `driver.version` to report: NVIDIA's hook would stop the container instead.
+        environment = {"NVIDIA_DISABLE_REQUIRE": "1"}
+        return GpuAccess(mode=mode, gpu=gpu, device_requests=(request,), environment=environment)
+    # Where NVIDIA's runtime is the engine's default, an image's own NVIDIA_VISIBLE_DEVICES would add other GPUs.
+    alone = {"NVIDIA_VISIBLE_DEVICES": "void"}
     if mode == "cdi":
-        return GpuAccess(mode=mode, gpu=gpu, device_requests=({"Driver": "cdi", "DeviceIDs": [_cdi_name(gpu, facts)]},))
+        request = {"Driver": "cdi", "DeviceIDs": [_cdi_name(gpu, facts) or ""]}
+        return GpuAccess(mode=mode, gpu=gpu, device_requests=(request,), environment=alone)
     common = ("/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools")
     nodes = [f"/dev/nvidia{gpu.minor}", *(node for node in common if node in facts.device_nodes)]
     mounts = [
         (source, f"/usr/bin/{name}" if name == "nvidia-smi" else f"{LIBRARY_FOLDER}/{name}")
         for name, source in sorted(facts.driver_files.items())
     ]
-    return GpuAccess(mode=mode, gpu=gpu, devices=tuple(nodes), mounts=tuple(mounts), library_path=LIBRARY_FOLDER)
+    return GpuAccess(
+        mode=mode, gpu=gpu, devices=tuple(nodes), mounts=tuple(mounts), library_path=LIBRARY_FOLDER, environment=alone
+    )

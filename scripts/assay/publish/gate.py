@@ -103,7 +103,7 @@ def read(row: Row, out: Path) -> Certificate:
 
 def objection(candidate: Candidate, image_id: ImageId, policy: Policy) -> str:
     """Return why a row may not be published, in one line; empty when it may."""
-    for question in (_signature, _verdict, _row, _level, _built, _checks, _findings):
+    for question in (_signature, _verdict, _row, _level, _gpu, _built, _checks, _findings):
         why = question(candidate, policy)
         if why:
             return why
@@ -151,6 +151,20 @@ def _level(candidate: Candidate, policy: Policy) -> str:
     if policy.level is Level.IMAGE or evidence.level is Level.GPU:
         return ""
     return f"it is certified at level {evidence.level.value}, the matrix asks for {policy.level.value}"
+
+
+def _gpu(candidate: Candidate, policy: Policy) -> str:
+    """Ask for a GPU that the row promises: one of another kind runs other machine code, which proves nothing of it."""
+    evidence = candidate.evidence
+    if policy.level is not Level.GPU or evidence.level is not Level.GPU:
+        return ""
+    if any(finding.check == "gpu.matches-row" and finding.data.get("of_row") for finding in evidence.findings):
+        return ""
+    name = evidence.gpu.name if evidence.gpu else "no GPU"
+    return (
+        f"it was judged on {name}, and the row is for {', '.join(candidate.row.gpus)}: judge it on one of these, "
+        "or add the GPU to its `gpus`"
+    )
 
 
 def _built(candidate: Candidate, policy: Policy) -> str:
