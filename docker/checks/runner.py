@@ -3,6 +3,7 @@
 One line of JSON per event on stdout, each prefixed by the token that the host chose for this run, so that nothing
 that a library prints can be taken for an answer:
 
+    TOKEN {"waiting": "bf16.tensor-cores"}
     TOKEN {"started": "torch.import"}
     TOKEN {"finding": {"check": "torch.import", "status": "passed", ...}}
     TOKEN {"broken": {"family": "sample", "evidence": "Traceback ..."}}
@@ -16,7 +17,9 @@ answers `failed`: see `torch_build.py`.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import faulthandler
+import fcntl
 import json
 import os
 import pwd
@@ -26,13 +29,15 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from . import families, order, processes
 from .framework import REGISTRY, Answer, Check, Expect
 
 EXPECT = "/opt/assay/expect.json"
+GPU_TURN = Path("/opt/assay/gpu-turn")
 PR_SET_DUMPABLE = 4  # <linux/prctl.h>
 ASKED = ("passed", "failed", "not-run", "error")
 
@@ -60,8 +65,9 @@ def main(script: str, arguments: Sequence[str]) -> int:
     for check in wanted(expect, options.only):
         answer, seconds = order.without_asking(check, answers), 0.0
         if answer is None:
-            tell(started=check.id)
-            answer, seconds = ask(script, check, options.expect)
+            with take_turn(check, expect, lambda check=check: tell(waiting=check.id)):
+                tell(started=check.id)
+                answer, seconds = ask(script, check, options.expect)
         answers[check.id] = answer
         tell(finding=as_finding(check, answer, seconds))
     tell(finished=len(answers))
@@ -85,6 +91,26 @@ def wanted(expect: Expect, only: Sequence[str] | None) -> list[Check]:
             keep.add(name)
             rest.extend(by_id[name].every_need)
     return [check for check in checks if check.id in keep]
+
+
+@contextlib.contextmanager
+def take_turn(check: Check, expect: Expect, on_wait: Callable[[], None]) -> Iterator[None]:
+    """Let a check that uses the GPU have it for itself: what it measures includes time and memory.
+
+    The host mounts one file into every container that gets the same GPU, and who holds its lock has the turn. The
+    kernel takes it back when a container ends, however it ends. Where there is no such file, nobody else is expected.
+    """
+    uses_gpu = check.level == "gpu" or (expect["level"] == "gpu" and check.needs_at_gpu)
+    if not uses_gpu or not GPU_TURN.exists():
+        yield
+        return
+    with GPU_TURN.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            on_wait()
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def ask(script: str, check: Check, expect_path: str) -> tuple[Answer, float]:

@@ -8,8 +8,7 @@ import hashlib
 import json
 import os
 import tempfile
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -69,29 +68,16 @@ def exclusive(folder: Path) -> Iterator[None]:
         yield
 
 
-@contextlib.contextmanager
-def turn(name: str, cancel: threading.Event, on_wait: Callable[[], None]) -> Iterator[None]:
-    """Hold what `name` stands for, on this machine, until the block ends; other threads and processes wait for it.
+def lock_file(name: str) -> Path:
+    """Return a file of this machine that stands for something there is only one of, for processes to lock.
 
-    Ends the wait without the hold when `cancel` is set. on_wait: called once if there is a wait.
+    It is created where it is missing, readable by all: reading is enough for a lock.
     Raises OSError where the machine's temporary folder cannot be written to.
     """
     path = Path(tempfile.gettempdir()) / f"assay-{name}.lock"
     with contextlib.suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o644))
-    # Reading is enough for the lock, and another user's file may be read.
-    with path.open("rb") as file:
-        told = False
-        while not cancel.is_set():
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if not told:
-                    on_wait()
-                    told = True
-                cancel.wait(0.2)
-        yield
+    return path
 
 
 def file_sha256(path: Path) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 import traceback
@@ -27,7 +26,7 @@ from assay.compose.variables import WHEEL_LABEL
 from assay.engine import Engine, GpuAccess
 from assay.engine.images import Image
 from assay.errors import AssayError, BuildFailed, CertificateError, IngredientError
-from assay.files import turn, write_atomically, write_json
+from assay.files import write_atomically, write_json
 from assay.findings import Finding, Level
 from assay.keys import SigningKey
 from assay.matrix.row import Row
@@ -208,30 +207,22 @@ def run_checks(row: Row, image: str, wheel: Wheel | None, around: Surroundings) 
     """Run the row's checks in the image and write `findings.json`; the first picture goes to `sample.png`."""
     around.view.phase(row.id, "checks")
     asked = checks.digest()
-    with _gpu_turn(row, around):
-        findings = checks.run(
-            around.engine,
-            image,
-            row,
-            level=around.level,
-            gpu=around.gpu,
-            wheel=wheel,
-            out=around.out,
-            cancel=around.cancel,
-            on_finding=lambda finding: around.view.detail(row.id, f"{finding.check}: {finding.status.value}"),
-        )
+    findings = checks.run(
+        around.engine,
+        image,
+        row,
+        level=around.level,
+        gpu=around.gpu,
+        wheel=wheel,
+        out=around.out,
+        cancel=around.cancel,
+        on_finding=lambda finding: around.view.detail(row.id, f"{finding.check}: {finding.status.value}"),
+        on_waiting=lambda check: around.view.detail(row.id, f"{check}: waits for another row's turn on the GPU"),
+    )
     if checks.digest() != asked or asked != around.checks_digest:
         raise AssayError("the checks were edited during the run, so nobody knows which of them answered: run again")
     write_json(around.out / row.id / "findings.json", [finding.to_json() for finding in findings])
     return findings
-
-
-def _gpu_turn(row: Row, around: Surroundings) -> contextlib.AbstractContextManager[None]:
-    """Let the rows of this run and of others have the GPU one after another: what they measure includes time."""
-    if around.gpu is None:
-        return contextlib.nullcontext()
-    name = around.gpu.name
-    return turn(around.gpu.uuid, around.cancel, lambda: around.view.detail(row.id, f"waiting for {name}"))
 
 
 def image_tag(row: Row) -> str:

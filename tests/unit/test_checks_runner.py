@@ -237,6 +237,41 @@ def asks(expect):
     assert told in findings["a.subject"]["measured"]
 
 
+def test_checks_that_use_the_gpu_take_turns(ask, tmp_path):
+    """Only they wait, only at level gpu, and only while another process has the turn."""
+    turn = tmp_path / "gpu-turn"
+    turn.touch()
+    runner = tmp_path / "checks/runner.py"
+    runner.write_text(runner.read_text().replace("/opt/assay/gpu-turn", str(turn)))
+    source = """
+@check("a.plain", "?")
+def plain(expect):
+    return passed("", str(time.time()))
+
+@check("a.gpu", "?", level="gpu")
+def gpu(expect):
+    return passed("", str(time.time()))
+
+@check("a.draws", "?", needs_at_gpu=("a.gpu",))
+def draws(expect):
+    return passed("", str(time.time()))
+"""
+    hold = (
+        "import fcntl, sys, time\nfile = open(sys.argv[1], 'rb')\nfcntl.flock(file, fcntl.LOCK_EX)\n"
+        "print('held', flush=True)\ntime.sleep(2)\nprint(time.time(), flush=True)"
+    )
+    for level, waiting in (("gpu", ["a.gpu"]), ("image", [])):
+        command = [sys.executable, "-c", hold, str(turn)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+            assert holder.stdout.readline() == "held\n"
+            findings, events, _ = ask(source, level=level)
+            released = float(holder.stdout.readline())
+        assert [event["waiting"] for event in events if "waiting" in event] == waiting
+        assert float(findings["a.plain"]["measured"]) < released
+        assert (float(findings["a.draws"]["measured"]) > released) is (level == "gpu")
+        assert all(finding["status"] == "passed" for finding in findings.values())
+
+
 def test_only_takes_the_needs_along_and_refuses_unknown_ids(ask):
     source = """
 @check("a.first", "?")

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import threading
-import time
 
 import pytest
 
 from assay.errors import Busy
-from assay.files import exclusive, turn, write_atomically, write_json
+from assay.files import exclusive, lock_file, write_atomically, write_json
 
 
 def test_a_failed_write_leaves_the_old_content_and_no_litter(tmp_path):
@@ -40,35 +38,8 @@ def test_the_lock_in_one_process_is_refused_too(tmp_path):
         pass
 
 
-def test_threads_and_processes_take_turns(tmp_path, monkeypatch):
+def test_a_lock_file_is_one_for_all_and_readable(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    cancel, waits, held = threading.Event(), [], []
-
-    def other():
-        with turn("GPU-1", cancel, lambda: waits.append("thread")):
-            held.append("thread")
-
-    script = (
-        "import tempfile, threading, sys, assay.files\ntempfile.tempdir = sys.argv[1]\n"
-        "with assay.files.turn('GPU-1', threading.Event(), lambda: print('waits', flush=True)): print('held')"
-    )
-    with turn("GPU-1", cancel, lambda: waits.append("nobody")):
-        thread = threading.Thread(target=other)
-        thread.start()
-        process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True)
-        assert process.stdout.readline() == "waits\n"
-        while not waits:
-            time.sleep(0.01)
-        assert held == []
-        with turn("GPU-2", cancel, lambda: waits.append("another GPU")):
-            pass
-    thread.join()
-    assert process.communicate()[0] == "held\n"
-    assert (waits, held) == (["thread"], ["thread"])
-
-
-def test_a_cancelled_wait_for_a_turn_ends(tmp_path, monkeypatch):
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    cancel = threading.Event()
-    with turn("GPU-1", cancel, lambda: None), turn("GPU-1", cancel, cancel.set):
-        assert cancel.is_set()
+    path = lock_file("GPU-1")
+    assert path == lock_file("GPU-1") != lock_file("GPU-2")
+    assert path.stat().st_mode & 0o444 == 0o444

@@ -14,6 +14,7 @@ from assay import releases
 driver, bf16, kernels, libraries, flash, framework, order, faults = map(
     family, ("driver", "bf16", "kernels", "libraries_gpu", "flash_attention_gpu", "framework", "order", "gpu_faults")
 )
+family("sample")  # registers its checks
 CUDA_121 = {"shipped": "530.30.02", "minimum": "525.60.13"}
 
 

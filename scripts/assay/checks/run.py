@@ -15,13 +15,14 @@ from assay.checks.definitions import Check, folder, selected
 from assay.checks.expectations import expectation
 from assay.engine import ContainerResult, Engine, GpuAccess, Mount
 from assay.errors import EngineError
-from assay.files import write_json
+from assay.files import lock_file, write_json
 from assay.findings import Finding, Level, Status
 from assay.matrix.row import Row
 from assay.wheels import Wheel
 
 CHECKS_IN_IMAGE = "/opt/assay/checks"
 EXPECT_IN_IMAGE = "/opt/assay/expect.json"
+GPU_TURN_IN_IMAGE = "/opt/assay/gpu-turn"  # see `take_turn` in docker/checks/runner.py
 # Isolated (-I), without `site` (-S): the runner, which alone knows the token, runs none of the image's sitecustomize,
 # .pth files or PYTHONPATH. The checks themselves run in processes that start as a user's would.
 COMMAND = ("python", "-I", "-S", f"{CHECKS_IN_IMAGE}/run.py")
@@ -30,6 +31,8 @@ GIB = 1 << 30
 MEMORY_BYTES = {Level.IMAGE: 8 * GIB, Level.GPU: 48 * GIB}
 SPARE_SECONDS = 120.0
 """Beyond the sum of the checks' own time limits, for the container's start and for processes to be taken down."""
+WAITING_SECONDS = 3600.0
+"""At level gpu, for the turns of other rows on the same GPU: four whole soaks."""
 
 
 def run(
@@ -43,12 +46,14 @@ def run(
     out: Path,
     cancel: threading.Event | None = None,
     on_finding: Callable[[Finding], None] | None = None,
+    on_waiting: Callable[[str], None] | None = None,
 ) -> list[Finding]:
     """Run every check of a row at a level in a hardened container of its image; return one finding per check.
 
     out: the run's output folder; `expect.json`, and `sample.png` where a picture was drawn, are written to the row's
         folder there.
-    on_finding: called with each finding as soon as it is known.
+    on_finding: called with each finding as soon as it is known. on_waiting: called with the id of a check that waits
+        until another row is done with the GPU.
     A container that dies, a missing Python, an engine that fails: all become `error` findings that say so.
     Raises Cancelled when `cancel` is set, IngredientError when the engine does not hold the image.
     """
@@ -63,19 +68,21 @@ def run(
     checks = selected(expect, level)
     expect_file = out / row.id / "expect.json"
     write_json(expect_file, expect)
-    listener = Listener(secrets.token_hex(16), [check.id for check in checks], on_finding)
+    listener = Listener(secrets.token_hex(16), [check.id for check in checks], on_finding, on_waiting)
+    mounts = [Mount(source=folder(), target=CHECKS_IN_IMAGE), Mount(source=expect_file, target=EXPECT_IN_IMAGE)]
+    timeout = sum(check.timeout for check in checks) + SPARE_SECONDS
+    if gpu is not None:
+        mounts.append(Mount(source=lock_file(gpu.uuid), target=GPU_TURN_IN_IMAGE))
+        timeout += WAITING_SECONDS
     result: ContainerResult | EngineError
     try:
         result = engine.run(
             image,
             COMMAND,
-            mounts=(
-                Mount(source=folder(), target=CHECKS_IN_IMAGE),
-                Mount(source=expect_file, target=EXPECT_IN_IMAGE),
-            ),
+            mounts=mounts,
             gpu=gpu,
             memory_bytes=MEMORY_BYTES[level],
-            timeout=sum(check.timeout for check in checks) + SPARE_SECONDS,
+            timeout=timeout,
             on_line=listener.hear,
             environment={"ASSAY_TOKEN": listener.token},
             cancel=cancel,
@@ -90,14 +97,20 @@ def run(
 class Listener:
     """Takes the runner's lines: keeps the first answer to each check that was asked, and what was started."""
 
-    def __init__(self, token: str, asked: Sequence[str], on_finding: Callable[[Finding], None] | None = None) -> None:
+    def __init__(
+        self,
+        token: str,
+        asked: Sequence[str],
+        on_finding: Callable[[Finding], None] | None = None,
+        on_waiting: Callable[[str], None] | None = None,
+    ) -> None:
         self.token = token
         self.asked = frozenset(asked)
         self.findings: dict[str, Finding] = {}
         self.started: list[str] = []
         self.broken: dict[str, str] = {}
         self.finished = False
-        self._on_finding = on_finding
+        self._on_finding, self._on_waiting = on_finding, on_waiting
 
     def hear(self, line: str) -> None:
         """Take one line of the container's output. Lines without the token, or that do not parse, tell nothing."""
@@ -111,6 +124,9 @@ class Listener:
                 self.accept(Finding.from_json(event["finding"]))
             elif "started" in event:
                 self.started.append(str(event["started"]))
+            elif "waiting" in event:
+                if self._on_waiting is not None and event["waiting"] in self.asked:
+                    self._on_waiting(event["waiting"])
             elif "broken" in event:
                 self.broken[event["broken"]["family"]] = event["broken"]["evidence"]
             elif "finished" in event:
