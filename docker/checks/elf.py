@@ -16,7 +16,7 @@ from pathlib import Path
 MAGIC = b"\x7fELF\x02\x01"  # 64 bit, little-endian
 PT_LOAD, PT_DYNAMIC, PT_INTERP = 1, 2, 3
 DT_NEEDED, DT_HASH, DT_STRTAB, DT_SYMTAB, DT_SONAME, DT_RPATH, DT_RUNPATH = 1, 4, 5, 6, 14, 15, 29
-DT_GNU_HASH = 0x6FFFFEF5
+DT_GNU_HASH, DT_AUXILIARY = 0x6FFFFEF5, 0x7FFFFFFD
 STB_LOCAL, STB_WEAK = 0, 2
 SYMBOL = struct.Struct("<IBBHQQ")  # name, info, other, section, value, size
 
@@ -44,6 +44,7 @@ class Elf:
     path: str
     soname: str
     needed: tuple[str, ...]
+    auxiliary: tuple[str, ...]
     rpath: str
     runpath: str
     interpreter: str
@@ -72,6 +73,7 @@ def read(path: Path) -> Elf:
             path=str(path),
             soname=first(DT_SONAME),
             needed=tuple(text(value) for tag, value in entries if tag == DT_NEEDED),
+            auxiliary=tuple(text(value) for tag, value in entries if tag == DT_AUXILIARY),
             rpath=first(DT_RPATH),
             runpath=first(DT_RUNPATH),
             interpreter=image.interpreter,

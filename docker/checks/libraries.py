@@ -8,8 +8,10 @@ needs what is missing.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 from . import elf, loader
@@ -19,6 +21,14 @@ from .framework import Answer, Expect, check, failed, passed
 # The driver brings these; an image must not. Without a GPU they are absent, and with them symbols of these prefixes.
 OF_THE_DRIVER = {"libcuda.so.1": "cu", "libnvidia-ml.so.1": "nvml", "libnvidia-ptxjitcompiler.so.1": "__cu"}
 SHOWN = 40
+
+# Plug-ins that NVIDIA's packages bring for the hardware and the launchers of a cluster, loaded by name only where a job
+# asks for them or the machine has them: NVSHMEM's bootstraps and transports (NVSHMEM documentation, NVSHMEM_BOOTSTRAP
+# and NVSHMEM_REMOTE_TRANSPORT), cuFile's RDMA part (GPUDirect Storage documentation). torch 2.11 requires both
+# packages. What they need of the cluster is not there in an image, and nothing else is forgiven them.
+CLUSTER_PLUGIN = re.compile(r"(nvshmem_(bootstrap|transport)_\w+|libcufile_rdma)\.so(\.\d+)*")
+CLUSTER_LIBRARY = re.compile(r"lib(mlx5|ibverbs|rdmacm|fabric|uc[pst]|mpi|pmi2?|pmix|oshmem)\.so\.\d+")
+CLUSTER_SYMBOL = re.compile(r"(mlx5dv|ibv|rdma|fi|uc[pst]|MPI|ompi|PMIx?2?|pmix|shmem)_")
 
 
 @check(
@@ -38,8 +48,10 @@ def resolved(expect: Expect) -> Answer:
     files, damaged = elf_files(site_folders())
     roots = torch_roots(files)
     needed_by = who_needs(files)
+    auxiliary = {name for file in files for name in file.auxiliary} - needed_by.keys()
     problems = dict.fromkeys(damaged)  # a set that keeps its order
     absent: set[str] = set()
+    plugins: set[str] = set()
     try:
         torch, python = loader.trace(roots), loader.trace([])
         beyond = {name: path for name, path in torch.found.items() if name not in python.found}
@@ -59,12 +71,16 @@ def resolved(expect: Expect) -> Answer:
         with ThreadPoolExecutor(max_workers=(os.cpu_count() or 1) + 1) as pool:
             for found in (torch, *pool.map(one, further)):
                 absent.update(name for name in found.missing if name in OF_THE_DRIVER)
+                found, idle = forgive(found, needed_by, auxiliary)
+                plugins.update(idle)
                 problems.update(dict.fromkeys(describe(found, needed_by)))
     except loader.NoTraceError as error:
         return Answer("error", required, "the dynamic loader cannot be asked", str(error))
     without = f"; left to the driver: {', '.join(sorted(absent))}" if absent else ""
+    if plugins:
+        without += f"; plug-ins for a cluster, which is not here: {', '.join(sorted(plugins))}"
     measured = f"{len(files)} ELF files{without}"
-    facts = {"files": len(files), "left_to_the_driver": sorted(absent)}
+    facts = {"files": len(files), "left_to_the_driver": sorted(absent), "cluster_plugins": sorted(plugins)}
     if problems:
         lines = list(problems)
         shown = lines[:SHOWN] + ([f"... and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else [])
@@ -105,6 +121,29 @@ def who_needs(files: Iterable[elf.Elf]) -> dict[str, list[str]]:
         for name in file.needed:
             needed_by.setdefault(name, []).append(file.path)
     return needed_by
+
+
+def forgive(found: loader.Trace, needed_by: dict[str, list[str]], auxiliary: set[str]) -> tuple[loader.Trace, set[str]]:
+    """Return the trace without what need not be there, and the names of the plug-ins that were forgiven something.
+
+    auxiliary: names that some file asks for as DT_AUXILIARY and none as DT_NEEDED: the loader goes on without them
+    (ld.so(8), `ld -f`). NVIDIA's libnvtx3interop asks for one called `visibility=hidden`, a compiler flag gone astray.
+    """
+    idle: set[str] = set()
+    missing, undefined = [], []
+    for name in found.missing:
+        users = [Path(path).name for path in needed_by.get(name, ())]
+        if CLUSTER_LIBRARY.fullmatch(name) and users and all(CLUSTER_PLUGIN.fullmatch(user) for user in users):
+            idle.update(users)
+        elif name not in auxiliary:
+            missing.append(name)
+    for path, text in found.undefined:
+        symbol = text.partition(": ")[2]
+        if CLUSTER_PLUGIN.fullmatch(Path(path).name) and CLUSTER_SYMBOL.match(symbol):
+            idle.add(Path(path).name)
+        else:
+            undefined.append((path, text))
+    return replace(found, missing=tuple(missing), undefined=tuple(undefined)), idle
 
 
 def describe(found: loader.Trace, needed_by: dict[str, list[str]]) -> list[str]:

@@ -43,7 +43,7 @@ parts=(bin sbin lib lib64 etc usr/bin usr/sbin usr/lib usr/lib64 usr/share usr/i
 mapfile -t parts < <(cd / && ls -d "${parts[@]}" 2>/dev/null || true)
 pack() { # tar's exit code 1: a file changed while it was read, as logs do
   local status=0
-  tar -C / --exclude=usr/share/doc --exclude=usr/lib/modules --exclude='*.a' --exclude='*/nsight*' \
+  tar -C / --exclude=usr/share/doc --exclude=usr/lib/modules --exclude='usr/local/*.a' --exclude='*/nsight*' \
     --exclude=__pycache__ -cf - "${parts[@]}" 2>"$work/tar" || status=$?
   [ $status -le 1 ] || { tail -5 "$work/tar" >&2; return $status; }
 }

@@ -105,6 +105,40 @@ def test_a_file_that_is_no_library_is_a_problem(tmp_path):
     assert str(broken) in " ".join(loader.trace([str(broken)]).other)
 
 
+def test_an_auxiliary_library_need_not_be_there(compiled):
+    _, _, compile_one = compiled
+    asks = compile_one("libasks.so.1", "int asks(void) { return 3; }\n", "-Wl,--auxiliary=visibility=hidden")
+    file = elf.read(asks)
+    assert file.auxiliary == ("visibility=hidden",)
+    trace = loader.trace([str(asks)])
+    assert trace.missing == ("visibility=hidden",)
+    forgiven, idle = libraries.forgive(trace, {}, set(file.auxiliary))
+    assert (libraries.describe(forgiven, {}), idle) == ([], set())
+    assert libraries.describe(libraries.forgive(trace, {}, set())[0], {}), "needed by a file: not forgiven"
+
+
+def test_a_plugin_for_a_cluster_may_lack_the_cluster_and_nothing_else(compiled):
+    _, _, compile_one = compiled
+    source = "int MPI_Init(void); int cudaMalloc(void); int plug(void) { return MPI_Init() + cudaMalloc(); }\n"
+    plugin = compile_one("nvshmem_bootstrap_mpi.so.3", source)
+    found, idle = libraries.forgive(loader.trace([str(plugin)]), {}, set())
+    assert idle == {"nvshmem_bootstrap_mpi.so.3"}
+    assert libraries.describe(found, {}) == [f"{plugin}: undefined symbol: cudaMalloc"]
+    other = compile_one("libother.so.1", source)
+    found, idle = libraries.forgive(loader.trace([str(other)]), {}, set())
+    assert len(libraries.describe(found, {})) == 2
+    assert not idle
+
+
+def test_a_cluster_library_that_others_need_too_is_missing():
+    trace = loader.parse("\tlibmlx5.so.1 => not found\n\tlibcudart.so.13 => not found\n")
+    plugin, other = "/opt/libcufile_rdma.so.1", "/opt/libtorch.so"
+    found, idle = libraries.forgive(trace, {"libmlx5.so.1": [plugin], "libcudart.so.13": [plugin]}, set())
+    assert (found.missing, idle) == (("libcudart.so.13",), {"libcufile_rdma.so.1"})
+    found, idle = libraries.forgive(trace, {"libmlx5.so.1": [plugin, other]}, set())
+    assert (found.missing, idle) == (("libmlx5.so.1", "libcudart.so.13"), set())
+
+
 def test_what_the_driver_brings_is_left_out():
     trace = loader.parse(
         "\tlibcuda.so.1 => not found\n"
