@@ -134,7 +134,7 @@ SCENARIOS = (
         "sdpa-in-disguise",
         SOUND,
         FLASH_ATTN,
-        {"flash-attn.speed": "no flash::flash_fwd kernel ran; kernels seen: "},
+        {"flash-attn.speed": r"no flash::flash_fwd kernel ran in flash_attn_(varlen_)?func; kernels seen: "},
         prepare=disguise_sdpa,
     ),
     Scenario("hidden", SOUND, EVERY_GPU_CHECK, {"gpu.visible": "CUDA_VISIBLE_DEVICES=''"}, prepare=hide_gpu),

@@ -15,6 +15,7 @@ import pytest
 
 from assay.engine import Engine
 from assay.engine.gpu import MODES
+from assay.engine.gpu_facts import driver_files
 from assay.errors import UsageError
 
 pytestmark = [pytest.mark.gpu, pytest.mark.engine]
@@ -57,8 +58,10 @@ def image(engine: Engine) -> str:
     python = Path(found).resolve()
     version = f"python{sys.version_info.major}.{sys.version_info.minor}" if python.name == "python3" else python.name
     library = python.parent.parent / "lib" / version
+    # libcuda comes with the driver; of the C library it needs more than Python does.
+    cuda = [path for name, path in driver_files().items() if name == "libcuda.so.1"]
     listed = subprocess.run(
-        ["ldd", python, *library.glob("lib-dynload/_ctypes*.so"), "/bin/cat"],
+        ["ldd", python, *library.glob("lib-dynload/_ctypes*.so"), "/bin/cat", *cuda],
         check=True,
         capture_output=True,
         text=True,
