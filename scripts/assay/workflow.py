@@ -23,6 +23,8 @@ from assay.network import NetworkSettings
 from assay.progress import View
 from assay.report import Report, RowReport, write
 from assay.row_record import inconclusive
+from assay.releases import Releases
+from assay.releases.arch import runs_on
 from assay.row_run import Surroundings, check_row, judge_row
 
 
@@ -65,6 +67,8 @@ def run_matrix(
     """
     with exclusive(settings.out):
         around = _surroundings(matrix, settings, view, cancel)
+        for note in foreign_gpu(rows, around.gpu, around.releases):
+            view.note(note)
 
         def judge(row: Row) -> RowReport:
             if cancel.is_set():
@@ -108,6 +112,29 @@ def check_image(
         )
         write(report, settings.out)
         return report
+
+
+def foreign_gpu(rows: Sequence[Row], gpu: GpuAccess | None, table: Releases) -> list[str]:
+    """Return a warning for the rows that this machine's GPU is not for, before anything is built for them.
+
+    A wheel from a wheelhouse may hold more code than the row asks for, so this is no more than a warning; the check
+    `gpu.matches-row` reads the image itself.
+    """
+    capability = gpu.gpu.capability if gpu else ""
+    if gpu is None or not capability:
+        return []
+    others = [
+        row.id
+        for row in rows
+        if capability not in {table.gpu(name).capability for name in row.gpus}
+        and not any(runs_on(arch, capability) for arch in row.flash_attn.archs)
+    ]
+    if not others:
+        return []
+    return [
+        f"{', '.join(others)}: neither `gpus` nor `archs` name this machine's {gpu.name} ({capability}). Without code for "
+        "it in the image there will be no verdict at level gpu: add it to both, or judge with --level image"
+    ]
 
 
 def _surroundings(matrix: Matrix, settings: Settings, view: View, cancel: threading.Event) -> Surroundings:
