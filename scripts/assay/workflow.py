@@ -21,10 +21,10 @@ from assay.matrix import Matrix
 from assay.matrix.row import Row
 from assay.network import NetworkSettings
 from assay.progress import View
-from assay.report import Report, RowReport, write
-from assay.row_record import inconclusive
 from assay.releases import Releases
 from assay.releases.arch import runs_on
+from assay.report import Report, RowReport, write
+from assay.row_record import inconclusive
 from assay.row_run import Surroundings, check_row, judge_row
 
 
@@ -132,8 +132,8 @@ def foreign_gpu(rows: Sequence[Row], gpu: GpuAccess | None, table: Releases) -> 
     if not others:
         return []
     return [
-        f"{', '.join(others)}: neither `gpus` nor `archs` name this machine's {gpu.name} ({capability}). Without code for "
-        "it in the image there will be no verdict at level gpu: add it to both, or judge with --level image"
+        f"{', '.join(others)}: neither `gpus` nor `archs` name this machine's {gpu.name} ({capability}). Without code "
+        "for it in the image there will be no verdict at level gpu: add it to both, or judge with --level image"
     ]
 
 
