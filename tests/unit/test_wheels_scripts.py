@@ -125,6 +125,22 @@ def test_objects_are_kept_apart_by_what_they_were_compiled_with(
     assert build.toolchain() == build.toolchain()
 
 
+def test_installed_headers_are_made_as_old_as_the_release(load, tmp_path: Path) -> None:
+    """Ninja compiles anew what is older than a header; an equal toolchain's headers are the same, installed later."""
+    build = load("wheel/build.py")
+    torch, cuda = tmp_path / "torch/include", tmp_path / "cuda"
+    for header in (torch / "ATen/ATen.h", tmp_path / "site/cuda_runtime.h"):
+        header.parent.mkdir(parents=True)
+        header.touch()
+    cuda.mkdir()
+    (cuda / "include").symlink_to(tmp_path / "site")
+    (cuda / "broken.h").symlink_to(tmp_path / "nowhere")
+    build.age(torch, cuda, tmp_path / "no-such-folder")
+    released = float(build.RELEASED)
+    assert (torch / "ATen/ATen.h").stat().st_mtime == released
+    assert (tmp_path / "site/cuda_runtime.h").stat().st_mtime == released
+
+
 def deb_root(folder: Path) -> Path:
     """Lay out what Debian's package unpacks to."""
     for name in ("ptxas", "fatbinary", "cudafe++", "nvlink"):

@@ -9,6 +9,7 @@ says. What is compiled stays in the work folder, so that a build that broke off 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -30,6 +31,7 @@ HERE = Path(__file__).resolve().parent
 JOB_BYTES = 4.3e9
 
 NINJA_STEP = re.compile(r"\[(?P<done>\d+)/(?P<total>\d+)\] .*? -o (?P<object>\S+\.o)\b")
+RELEASED = "1755129600"  # 2025-08-14, release of 2.8.3
 LINE_CHARACTERS = 400  # a compiler's command line is ten times as long and says little
 
 
@@ -52,6 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         encoding="utf-8",
     )
     asked.wheel_dir.mkdir(parents=True, exist_ok=True)
+    age(Path(importlib.metadata.distribution("torch").locate_file("torch/include")), Path(os.environ["CUDA_HOME"]))
     command = [sys.executable, str(HERE / "lean_setup.py"), str(recipe)]
     command += ["bdist_wheel", "--dist-dir", str(asked.wheel_dir)]
     code = follow(command, source, environment(asked))
@@ -98,6 +101,20 @@ def toolchain() -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
+def age(*folders: Path) -> None:
+    """Make installed headers as old as their release, so that ninja keeps objects of another base image's build.
+
+    They were installed anew, and are newer than objects that an equal toolchain made before; that they are the same is
+    what `toolchain` says.
+    """
+    released = float(RELEASED)
+    for top in folders:
+        for folder, _, names in os.walk(top, followlinks=True):
+            for name in names:
+                with contextlib.suppress(FileNotFoundError):  # a link to nowhere
+                    os.utime(os.path.join(folder, name), (released, released))  # noqa: PTH118
+
+
 def unpack(sdist: Path, work: Path) -> Path:
     """Unpack the sdist under `work`, unless it was before, and return its folder."""
     archive = sdist if sdist.is_file() else next(iter(sorted(sdist.glob("flash_attn-*.tar.gz"))), None)
@@ -142,7 +159,7 @@ def environment(asked: argparse.Namespace) -> dict[str, str]:
         "FLASH_ATTN_LOCAL_VERSION": local_version(asked),
         "MAX_JOBS": str(1 if asked.skip_cuda else jobs()),
         "NVCC_THREADS": "1",  # more would multiply the memory of a job
-        "SOURCE_DATE_EPOCH": "1755129600",  # 2025-08-14, release of 2.8.3: times in the wheel do not depend on today
+        "SOURCE_DATE_EPOCH": RELEASED,  # times in the wheel do not depend on today
         "PYTHONUNBUFFERED": "1",
         "PYTHONPATH": os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")])),
     }
