@@ -23,6 +23,7 @@ from assay.wheels import Wheel
 CHECKOUT = Path(__file__).parents[2]
 OFFLINE = NetworkSettings()
 PLAIN = Row(id="plain", expect="certify", flash_attn=FlashAttn(source="none"))
+DEBIAN = replace(PLAIN, id="debian-toolkit", toolkit="debian", base="debian:trixie", cuda="12.4.1", torch="base")
 ROWS = {
     row.id: row
     for file in ("matrix.toml", "examples/matrix.nvidia-cuda.toml")
@@ -65,7 +66,7 @@ def image_id(composed: Composed) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("frontend", ["buildkit", "classic"])
 @pytest.mark.parametrize("link", [False, True])
-@pytest.mark.parametrize("row", ROWS.values(), ids=ROWS.keys())
+@pytest.mark.parametrize("row", [*ROWS.values(), DEBIAN], ids=[*ROWS.keys(), DEBIAN.id])
 def test_every_row_passes_the_linter(row: Row, frontend: str, link: bool, tmp_path: Path) -> None:
     hadolint = shutil.which(
         "hadolint", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
