@@ -15,7 +15,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from . import flash_attention, machine_code
+from . import flash_attention, machine_code, torch_build
 from .framework import Answer, Expect, check, failed, passed
 from .gpu_faults import CUDA_ERROR_NO_DEVICE, OF_THE_IMAGE
 
@@ -191,11 +191,9 @@ def why_not_here(expect: Expect, capability: str) -> list[str]:
     A flash-attn without an extension is not counted: `flash-attn.import` has the word on that.
     Raises RuntimeError, OSError or SubprocessError where the extension cannot be read.
     """
-    import torch
-
-    flags = torch._C._cuda_getArchFlags().split()
-    runs = [machine_code.runs_on(flag[3:], capability) for flag in flags if flag.startswith("sm_")]
-    runs += [machine_code.compiles_for(flag[8:], capability) for flag in flags if flag.startswith("compute_")]
+    machine, portable = torch_build.architectures()
+    runs = [machine_code.runs_on(arch, capability) for arch in machine]
+    runs += [machine_code.compiles_for(arch, capability) for arch in portable]
     found = [] if any(runs) else ["torch holds no code for it"]
     if int(capability.split(".")[0]) < 8:  # Ampere is the first with them (A100 architecture whitepaper)
         found.append("it has no bf16 tensor cores")

@@ -44,7 +44,7 @@ def version(expect: Expect) -> Answer:
         "version": torch.__version__,
         "cuda": torch.version.cuda,
         "cxx11_abi": bool(torch._C._GLIBCXX_USE_CXX11_ABI),
-        "archs": sorted(flag[3:] for flag in torch._C._cuda_getArchFlags().split() if flag.startswith("sm_")),
+        "archs": sorted(architectures()[0]),
     }
     if "archs" in wanted:
         wanted["archs"] = sorted(wanted["archs"])
@@ -65,12 +65,16 @@ def version(expect: Expect) -> Answer:
 )
 def kernels(expect: Expect) -> Answer:
     """Apply CUDA's binary-compatibility rule to the architectures that torch was compiled for."""
+    machine, portable = architectures()
+    return machine_code.answer_for(expect["gpus"], machine=machine, portable=portable, subject="torch")
+
+
+def architectures() -> tuple[list[str], list[str]]:
+    """Return the architectures of torch's machine code (`80`, `90a`) and of its PTX, as its build says."""
     import torch
 
     flags = torch._C._cuda_getArchFlags().split()
-    return machine_code.answer_for(
-        expect["gpus"],
-        machine=[flag[3:] for flag in flags if flag.startswith("sm_")],
-        portable=[flag[8:] for flag in flags if flag.startswith("compute_")],
-        subject="torch",
+    return (
+        [flag[3:] for flag in flags if flag.startswith("sm_")],
+        [flag[8:] for flag in flags if flag.startswith("compute_")],
     )
