@@ -8,7 +8,6 @@ image is certain to hold it, and putting it there for the check's sake would cha
 from __future__ import annotations
 
 import ctypes
-import importlib.util
 import os
 import re
 import subprocess
@@ -197,12 +196,11 @@ def why_not_here(expect: Expect, capability: str) -> list[str]:
     found = [] if any(runs) else ["torch holds no code for it"]
     if int(capability.split(".")[0]) < 8:  # Ampere is the first with them (A100 architecture whitepaper)
         found.append("it has no bf16 tensor cores")
-    if flash_attention.has_flash_attn(expect):
-        spec = importlib.util.find_spec(flash_attention.MODULE)
-        if spec is not None and spec.origin:
-            archs = {kernel.arch for kernel in machine_code.kernels(Path(spec.origin))}
-            if not any(machine_code.runs_on(arch, capability) for arch in archs):
-                found.append("flash-attn holds no code for it")
+    library = flash_attention.extension() if flash_attention.has_flash_attn(expect) else None
+    if library is not None:
+        archs = {kernel.arch for kernel in machine_code.kernels(library)}
+        if not any(machine_code.runs_on(arch, capability) for arch in archs):
+            found.append("flash-attn holds no code for it")
     return found
 
 

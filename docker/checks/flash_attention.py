@@ -36,6 +36,12 @@ def has_flash_attn(expect: Expect) -> bool:
     return bool(expect["flash_attn"]["source"] != "none")
 
 
+def extension() -> Path | None:
+    """Return the extension's file that Python loads, wherever it lies; None where it finds none."""
+    spec = importlib.util.find_spec(MODULE)
+    return Path(spec.origin) if spec is not None and spec.origin else None
+
+
 def extensions() -> list[Path]:
     """Return every file that is flash-attn's extension module by name, whatever Python it was built for."""
     return sorted(path for folder in site_folders() for path in folder.glob(f"{MODULE}*.so"))
@@ -204,10 +210,9 @@ def kernels(expect: Expect) -> Answer:
         f"forward and split-KV kernels for head dims {', '.join(map(str, dims))} in {', '.join(dtypes)} "
         f"on {', '.join(gpus)}, with SHFL instructions"
     )
-    spec = importlib.util.find_spec(MODULE)  # the file that Python loads, wherever it lies
-    if spec is None or not spec.origin:
+    library = extension()
+    if library is None:
         return failed(required, f"Python finds no {MODULE}")
-    library = Path(spec.origin)
     try:
         inside = forward_kernels(machine_code.kernels(library))
         archs = sorted({arch for found in inside.values() for arch in found})

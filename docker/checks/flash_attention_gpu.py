@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .attention_reference import CASES, Accuracy, measure
+from .flash_attention import has_flash_attn
 from .framework import Answer, Expect, check, failed, passed
 from .gpu_faults import GPU_ERROR, HOST_FAULT
 from .kernels import FLASH_ATTN_FORWARD, ProfilerBlindError, launched
@@ -28,11 +29,6 @@ def math_factor(head_dim: int) -> float:
     Beyond 128 its work grows with the head dim, while the math path's traffic for the scores does not.
     """
     return 1 + (MATH_FACTOR - 1) * min(1.0, 128 / head_dim)
-
-
-def has_flash_attn(expect: Expect) -> bool:
-    """Say whether the row has flash-attn at all."""
-    return bool(expect["flash_attn"]["source"] != "none")
 
 
 @check(
@@ -210,10 +206,11 @@ def speed(expect: Expect) -> Answer:
             "kernels": {name: sorted({kernel[:200] for kernel in ran}) for name, ran in own.items()},
         }
         table.append(row)
-        if math_ms / flash_ms < math_factor(head_dim):
+        least = math_factor(head_dim)
+        if math_ms / flash_ms < least:
             wrong.append(
                 f"head dim {head_dim}: {flash_ms:.3f} ms, only {row['math_factor']} x SDPA's math path "
-                f"(at least {math_factor(head_dim):.2f})"
+                f"(at least {least:.2f})"
             )
     measured = "; ".join(
         f"head dim {row['head_dim']}: {row['tflops']} TFLOP/s, {row['math_factor']} x math" for row in table

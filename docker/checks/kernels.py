@@ -8,8 +8,6 @@ from collections.abc import Callable
 # flash-attn's forward kernels live in C++ namespace `flash`. torch compiles the same source into its own library as
 # `pytorch_flash`, so a plain search for "flash_fwd" would take torch's attention for flash-attn's.
 FLASH_ATTN_FORWARD = re.compile(r"(?<!\w)flash::flash_fwd_\w*kernel")
-
-
 CONTROL = "triu_tril"  # part of the kernel's name of `torch.tril`
 
 

@@ -10,8 +10,8 @@
 #   engine  unpack and start the engine of BUNDLE/engine.tar.xz
 #   images  make the images that matrix.gpu-host.toml names (examples/gpu-host/make_images.sh)
 #   matrix  run matrix.gpu-host.toml at level gpu, with the Python packages of BUNDLE/site.tar.xz
-#   load    give the engine images that were saved elsewhere: BUNDLE/image.part*, in the order of their names
-#           (receive_image.sh does the same while the parts arrive)
+#   load    give the engine images that were saved elsewhere: BUNDLE/image.part000 and so on, which are deleted as they are
+#           read (receive_image.sh, which does it while the parts arrive, too)
 #   check   judge that image: IMAGE=TAG ROW=ID MATRIX=FILE
 #   stop    stop the engine
 #
@@ -94,8 +94,8 @@ matrix() {
 }
 
 load() {
-  cat "$BUNDLE"/image.part* | curl -sS --fail-with-body --unix-socket "$engine/docker.sock" -X POST \
-    -H 'Content-Type: application/x-tar' -T - http://engine/images/load | tail -c 300
+  local parts=("$BUNDLE"/image.part*)
+  tests/gpu/receive_image.sh "$BUNDLE" ${#parts[@]} && cat "$BUNDLE/answer"
 }
 
 check() {

@@ -14,6 +14,7 @@ from assay import releases
 driver, bf16, kernels, libraries, flash, framework, order, faults = map(
     family, ("driver", "bf16", "kernels", "libraries_gpu", "flash_attention_gpu", "framework", "order", "gpu_faults")
 )
+flash_wheel = family("flash_attention")
 family("sample")  # registers its checks
 CUDA_121 = {"shipped": "530.30.02", "minimum": "525.60.13"}
 
@@ -170,7 +171,7 @@ class Torch:
 def test_a_gpu_that_the_row_is_not_for_is_no_verdict(monkeypatch, here, row, flags, flash_archs, status):
     monkeypatch.setitem(sys.modules, "torch", Torch(here, flags))
     spec = flash_archs is not None and SimpleNamespace(origin="extension.so")
-    monkeypatch.setattr(driver.importlib.util, "find_spec", lambda name: spec or None)
+    monkeypatch.setattr(flash_wheel.importlib.util, "find_spec", lambda name: spec or None)
     kernels = [driver.machine_code.Kernel("flash_fwd_kernel", arch) for arch in flash_archs or ()]
     monkeypatch.setattr(driver.machine_code, "kernels", lambda path: kernels)
     gpus = [{"name": f"GPU {capability}", "capability": capability} for capability in row]

@@ -54,7 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         encoding="utf-8",
     )
     asked.wheel_dir.mkdir(parents=True, exist_ok=True)
-    age(Path(importlib.metadata.distribution("torch").locate_file("torch/include")), Path(os.environ["CUDA_HOME"]))
+    if not asked.skip_cuda:
+        age(Path(importlib.metadata.distribution("torch").locate_file("torch/include")), Path(os.environ["CUDA_HOME"]))
     command = [sys.executable, str(HERE / "lean_setup.py"), str(recipe)]
     command += ["bdist_wheel", "--dist-dir", str(asked.wheel_dir)]
     code = follow(command, source, environment(asked))
