@@ -93,6 +93,13 @@ def lint(session: nox.Session) -> None:
 
 
 @nox.session
+def benchmark(session: nox.Session) -> None:
+    """Time pictures on a GPU, flash-attn beside SDPA. Arguments go to scripts/benchmark_drawing.py: --image TAG."""
+    session.install("-q", "-e", ".")
+    session.run("python", "scripts/benchmark_drawing.py", *session.posargs)
+
+
+@nox.session
 def lock(session: nox.Session) -> None:
     """Make the hash-pinned requirement files again. Arguments go to `python -m assay.locks`."""
     session.install("-q", "-e", ".", "uv")
