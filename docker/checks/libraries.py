@@ -21,6 +21,8 @@ from .framework import Answer, Expect, check, failed, passed
 # The driver brings these; an image must not. Without a GPU they are absent, and with them symbols of these prefixes.
 OF_THE_DRIVER = {"libcuda.so.1": "cu", "libnvidia-ml.so.1": "nvml", "libnvidia-ptxjitcompiler.so.1": "__cu"}
 SHOWN = 40
+# Traces at a time. Each binds every symbol of what it maps, in memory of its own; a container of level image has 8 GiB.
+MOST_TRACES = 8
 
 # Plug-ins that NVIDIA's packages bring for the hardware and the launchers of a cluster, loaded by name only where a job
 # asks for them or the machine has them: NVSHMEM's bootstraps and transports (NVSHMEM documentation, NVSHMEM_BOOTSTRAP
@@ -68,7 +70,7 @@ def resolved(expect: Expect) -> Answer:
 
         # What torch maps is in torch's own trace.
         further = [file for file in files if file.path not in {*roots, *beyond.values()}]
-        with ThreadPoolExecutor(max_workers=(os.cpu_count() or 1) + 1) as pool:
+        with ThreadPoolExecutor(max_workers=min(MOST_TRACES, (os.cpu_count() or 1) + 1)) as pool:
             for found in (torch, *pool.map(one, further)):
                 absent.update(name for name in found.missing if name in OF_THE_DRIVER)
                 found, idle = forgive(found, needed_by, auxiliary)

@@ -14,10 +14,10 @@ import re
 import subprocess  # the interpreter under the loader's trace
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from . import elf
+from . import elf, processes
 
 FOUND = re.compile(r"^\s*(\S+) => (\S+) \(0x[0-9a-f]+\)$")
 MISSING = re.compile(r"^\s*(\S+) => not found$")
@@ -75,11 +75,19 @@ def trace(libraries: Sequence[str], *, program: str = sys.executable, timeout: f
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise NoTraceError(f"tracing {program} with {' '.join(libraries)}: {error}") from error
+    what = f"{program} with {' '.join(libraries)}" if libraries else program
     answer = parse(done.stdout + done.stderr)
-    if not answer.found and not answer.other:
-        raise NoTraceError(
-            f"the loader said nothing about {program} with {' '.join(libraries)}: exit code {done.returncode}"
-        )
+    if (
+        done.returncode < 0
+    ):  # libraries are listed first and symbols bound after that: what it printed is half the story
+        name = processes.signal_name(-done.returncode)
+        # SIGBUS: a page that could not be read, by a disk in trouble or from a file cut short, which its hash tells.
+        if name in (*processes.FROM_OUTSIDE, "SIGBUS"):
+            raise NoTraceError(f"the loader was killed by {name} while it traced {what}")
+        crash = f"{(libraries or [program])[-1]}: the dynamic loader crashes on it ({name})"
+        return replace(answer, other=(*answer.other, crash))
+    if answer.is_complete and (done.returncode or not answer.found):
+        raise NoTraceError(f"the loader said nothing wrong about {what}, and ended with exit code {done.returncode}")
     return answer
 
 

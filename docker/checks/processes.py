@@ -14,6 +14,8 @@ from pathlib import Path
 
 OUTPUT_LIMIT = 64 * 1024
 ANSWER_LIMIT = 4 * 1024 * 1024
+FROM_OUTSIDE = ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP")
+"""Signals that end a process for reasons that lie outside of it: no memory left, no time left, a stop."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ def run(
     signalled = code < 0 and not timed_out
     return Ended(
         exit_code=code if code >= 0 and not timed_out else None,
-        signal=_signal_name(-code) if signalled else None,
+        signal=signal_name(-code) if signalled else None,
         timed_out=timed_out,
         output=output.finish().decode("utf-8", "replace"),
         answer=answer.finish(),
@@ -139,7 +141,8 @@ def _kill_group(group: int) -> None:
         return
 
 
-def _signal_name(number: int) -> str:
+def signal_name(number: int) -> str:
+    """Return a signal's name, such as `SIGSEGV`."""
     try:
         return signal.Signals(number).name
     except ValueError:

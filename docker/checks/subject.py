@@ -15,7 +15,6 @@ from . import processes
 from .framework import Answer, failed
 
 MARK = "assay-subject:"
-SAYS_NOTHING = ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP")
 
 
 def attempt(required: str, code: str, timeout: float) -> dict[str, Any] | Answer:
@@ -26,7 +25,7 @@ def attempt(required: str, code: str, timeout: float) -> dict[str, Any] | Answer
     program = f"def report(facts):\n import json\n print('\\n{MARK}' + json.dumps(facts))\n{code}"
     ended = processes.run([sys.executable, "-X", "faulthandler", "-c", program], timeout=timeout)
     printed = processes.clip(ended.output.strip())
-    if ended.timed_out or ended.out_of_memory or ended.signal in SAYS_NOTHING:
+    if ended.timed_out or ended.out_of_memory or ended.signal in processes.FROM_OUTSIDE:
         return Answer("error", required, ended.how, printed or ended.how)
     if ended.signal:
         return failed(required, f"the interpreter crashed: {ended.how}", f"{ended.how}\n{printed}", signal=ended.signal)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import struct
 import subprocess
 import sys
 import sysconfig
@@ -103,6 +105,32 @@ def test_a_file_that_is_no_library_is_a_problem(tmp_path):
     broken = tmp_path / "libbroken.so"
     broken.write_bytes(b"\x7fELF\x02\x01\x01" + b"\0" * 9)
     assert str(broken) in " ".join(loader.trace([str(broken)]).other)
+
+
+def test_a_library_that_takes_the_loader_down_is_a_problem_and_not_half_a_story(compiled):
+    """Libraries are listed before symbols are bound: what is printed until then names no missing symbol."""
+    _, upper, _ = compiled
+    damage(upper)
+    assert libraries.describe(loader.trace([str(upper)]), {}) == [
+        f"{upper}: the dynamic loader crashes on it (SIGSEGV)"
+    ]
+
+
+def damage(library: Path) -> None:
+    """Let the library's first relocation write to an address that is not there."""
+    with library.open("r+b") as file:
+        section = ELFFile(file).get_section_by_name(".rela.dyn")
+        file.seek(section["sh_offset"])
+        file.write(struct.pack("<Q", 0x7FFF_FFFF_F000))
+
+
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGBUS"])
+def test_a_loader_that_was_killed_has_said_nothing(monkeypatch, name):
+    printed = " libc.so.6 => /lib/libc.so.6 (0x00007f0000000000)\n"
+    ended = subprocess.CompletedProcess([], -signal.Signals[name], printed, "")
+    monkeypatch.setattr(loader.subprocess, "run", lambda *arguments, **options: ended)
+    with pytest.raises(loader.NoTraceError, match=f"killed by {name}"):
+        loader.trace([])
 
 
 def test_an_auxiliary_library_need_not_be_there(compiled):
