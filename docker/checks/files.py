@@ -52,16 +52,16 @@ def unmodified(expect: Expect) -> Answer:
     inventory = read_records(packages)
     problems += inventory.problems
     with ThreadPoolExecutor(max_workers=min(8, (os.cpu_count() or 1) + 1)) as pool:
-        hashes = dict(pool.map(lambda path: (path, sha256_or_none(path)), inventory.files))
+        hashes = dict(pool.map(lambda path: (path, hashed(path)), inventory.files))
     for path, (recorded, owner) in inventory.files.items():
         actual = hashes[path]
-        if actual is None:
-            problems.append(f"{path} is missing; {owner} brought it")
-        elif recorded is not None and actual[0] != recorded:
-            problems.append(f"{path} is not the file that {owner} brought: sha256 {actual[0]}, recorded {recorded}")
+        if actual.sha256 is None:
+            problems.append(f"{path} {actual.problem}; {owner} brought it")
+        elif recorded is not None and actual.sha256 != recorded:
+            problems.append(f"{path} is not the file that {owner} brought: sha256 {actual.sha256}, recorded {recorded}")
     problems += different_from_wheel(expect, hashes)
     problems += unrecorded(inventory)
-    total = sum(size for _, size in filter(None, hashes.values()))
+    total = sum(file.size for file in hashes.values())
     seconds = time.monotonic() - started
     measured = f"{len(hashes)} files of {len(packages)} packages, {total / 1e9:.2f} GB, hashed in {seconds:.1f} s"
     facts = {"files": len(hashes), "bytes": total, "packages": len(packages)}
@@ -89,7 +89,7 @@ def read_records(packages: dict[str, metadata.Distribution]) -> Inventory:
     return inventory
 
 
-def different_from_wheel(expect: Expect, hashes: dict[str, tuple[str, int] | None]) -> Iterator[str]:
+def different_from_wheel(expect: Expect, hashes: dict[str, Hashed]) -> Iterator[str]:
     """Yield a line per file of the host's flash-attn wheel that is not in the image as it is in the wheel."""
     wheel = expect["flash_attn"].get("wheel") or {}
     root = site_folders()[0]
@@ -102,11 +102,11 @@ def different_from_wheel(expect: Expect, hashes: dict[str, tuple[str, int] | Non
         if not parts:
             continue
         real = os.path.realpath(root.joinpath(*parts))
-        actual = hashes.get(real) or sha256_or_none(real)
-        if actual is None:
-            yield f"{real} is missing; {wheel.get('filename')} holds it"
-        elif actual[0] != wanted:
-            yield f"{real} is not the file in {wheel.get('filename')}: sha256 {actual[0]}, in the wheel {wanted}"
+        actual = hashes.get(real) or hashed(real)
+        if actual.sha256 is None:
+            yield f"{real} {actual.problem}; {wheel.get('filename')} holds it"
+        elif actual.sha256 != wanted:
+            yield f"{real} is not the file in {wheel.get('filename')}: sha256 {actual.sha256}, in the wheel {wanted}"
 
 
 def unrecorded(inventory: Inventory) -> Iterator[str]:
@@ -138,7 +138,7 @@ def stale_bytecode(path: Path) -> str | None:
         stat = source.stat()
         with path.open("rb") as file:
             header = file.read(16)
-    except OSError as error:
+    except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
         return f"{path} cannot be matched to its source: {error}"
     flags = int.from_bytes(header[4:8], "little")
     if len(header) < 16 or flags not in (0, CHECKED_HASH):
@@ -148,19 +148,31 @@ def stale_bytecode(path: Path) -> str | None:
     return None
 
 
-def sha256_or_none(path: str) -> tuple[str, int] | None:
-    """Return the sha256 in hex and the size in bytes of a file, None where there is none."""
+@dataclass(frozen=True)
+class Hashed:
+    """A file's sha256 in hex and its size in bytes; where there is no sha256, `problem` says why: `is missing`."""
+
+    sha256: str | None
+    size: int = 0
+    problem: str = ""
+
+
+def hashed(path: str) -> Hashed:
+    """Return a file's hash, or why the image's user does not have the file.
+
+    Raises OSError for the machine's own trouble, such as a disk that cannot be read: the image is not to blame for it.
+    """
     digest, size = hashlib.sha256(), 0
     try:
         with Path(path).open("rb", buffering=0) as file:
-            while True:
-                chunk = file.read(CHUNK)
-                if not chunk:
-                    return digest.hexdigest(), size
+            while chunk := file.read(CHUNK):
                 digest.update(chunk)
                 size += len(chunk)
-    except OSError:
-        return None
+    except (FileNotFoundError, NotADirectoryError):
+        return Hashed(None, problem="is missing")
+    except (PermissionError, IsADirectoryError) as error:
+        return Hashed(None, problem=f"cannot be read: {error.strerror}")
+    return Hashed(digest.hexdigest(), size)
 
 
 def _hex(recorded: str) -> str | None:

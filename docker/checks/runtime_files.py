@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .files import sha256_or_none
+from .files import hashed
 from .framework import Answer, Expect, check, failed, passed
 from .sample import RUNTIME, draws
 
@@ -28,12 +28,12 @@ def compare(wanted: dict[str, str], folder: str) -> Answer:
     problems = []
     total = 0
     for path, sha256 in wanted.items():
-        actual = sha256_or_none(str(Path(folder) / path))
-        if actual is None:
-            problems.append(f"{path} is missing")
-        elif actual[0] != sha256:
-            problems.append(f"{path} was changed: sha256 {actual[0]}, baked in {sha256}")
-        total += actual[1] if actual else 0
+        actual = hashed(str(Path(folder) / path))
+        if actual.sha256 is None:
+            problems.append(f"{path} {actual.problem}")
+        elif actual.sha256 != sha256:
+            problems.append(f"{path} was changed: sha256 {actual.sha256}, baked in {sha256}")
+        total += actual.size
     for found in sorted(Path(folder).rglob("*")):
         path = found.relative_to(folder).as_posix()
         if found.is_file() and path not in wanted and "__pycache__" not in found.parts:

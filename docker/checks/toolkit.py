@@ -103,6 +103,8 @@ def read_sources(folder: Path, components: dict[str, str], *, complete: bool) ->
             continue
         try:
             told = source.read(path)
+        except subprocess.TimeoutExpired:
+            raise  # a slow machine: the check breaks, and the image is not blamed
         except (OSError, ValueError, AttributeError, subprocess.SubprocessError) as error:
             problems.append(f"{path} cannot be used: {error}")
             continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
 import py_compile
 from importlib import metadata
@@ -115,6 +116,23 @@ def test_every_kind_of_change_is_named(site, change, told):
     answer = files.unmodified(expect())
     assert answer.status == "failed"
     assert told in answer.evidence
+
+
+def test_a_file_that_the_images_user_may_not_read_is_named(tmp_path, monkeypatch):
+    def refuse(self, *arguments, **options):
+        raise PermissionError(errno.EACCES, "Permission denied", str(self))
+
+    monkeypatch.setattr(files.Path, "open", refuse)
+    assert files.hashed(str(tmp_path / "one.py")).problem == "cannot be read: Permission denied"
+
+
+def test_a_disk_that_cannot_be_read_is_no_fault_of_the_image(tmp_path, monkeypatch):
+    def fail(self, *arguments, **options):
+        raise OSError(errno.EIO, "Input/output error", str(self))
+
+    monkeypatch.setattr(files.Path, "open", fail)
+    with pytest.raises(OSError, match="Input/output error"):
+        files.hashed(str(tmp_path / "one.py"))
 
 
 @pytest.mark.parametrize(

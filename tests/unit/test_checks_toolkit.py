@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import subprocess
 from importlib import metadata
 
 import pytest
@@ -47,6 +49,18 @@ def folder(tmp_path, monkeypatch):
 
 def problems(folder):
     return toolkit.read_sources(folder, COMPONENTS, complete=True)[1] + toolkit.layout_problems(folder)
+
+
+def test_a_tool_that_takes_too_long_is_the_machines_fault(folder, monkeypatch):
+    def slow(path):
+        raise subprocess.TimeoutExpired([str(path)], 20)
+
+    slowly = tuple(
+        dataclasses.replace(source, read=slow) if source.path == "bin/ptxas" else source for source in toolkit.SOURCES
+    )
+    monkeypatch.setattr(toolkit, "SOURCES", slowly)
+    with pytest.raises(subprocess.TimeoutExpired):
+        toolkit.read_sources(folder, COMPONENTS, complete=True)
 
 
 def test_a_right_toolkit_has_no_problem(folder):

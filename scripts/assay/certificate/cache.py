@@ -76,8 +76,8 @@ def _complete(old: RowEvidence, now: CacheInputs) -> str:
 
 
 def _expected(old: RowEvidence, now: CacheInputs) -> str:
-    """Ask again after a surprise at level gpu: other work on the GPU, or a GPU in trouble, can be behind it."""
-    surprising = old.level is Level.GPU and not old.verdict.as_expected
+    """Ask again after a surprise: a disk in trouble, or other work on the GPU, can be behind it."""
+    surprising = not old.verdict.as_expected
     return "it did not come out as expected, and the machine may have had its part in that" if surprising else ""
 
 
@@ -152,7 +152,7 @@ def _gpu(old: RowEvidence, now: CacheInputs) -> str:
 
 
 def _gpu_name(gpu: GpuUsed | None) -> str:
-    return f"{gpu.name} ({gpu.uuid}), driver {gpu.driver}" if gpu else "no GPU"
+    return f"{gpu.name} ({gpu.uuid}), driver {gpu.driver}, by {gpu.access or 'an unknown way'}" if gpu else "no GPU"
 
 
 _QUESTIONS: tuple[Callable[[RowEvidence, CacheInputs], str], ...] = (
