@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from assay.errors import Busy, UsageError
+
+LOCK_FOLDERS = (Path("/run/lock"), Path("/tmp"))  # noqa: S108 - what every process of the machine shares
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -71,12 +75,21 @@ def exclusive(folder: Path) -> Iterator[None]:
 def lock_file(name: str) -> Path:
     """Return a file of this machine that stands for something there is only one of, for processes to lock.
 
-    It is created where it is missing, readable by all: reading is enough for a lock.
-    Raises OSError where the machine's temporary folder cannot be written to.
+    It lies where every process of the machine looks for it, whatever its TMPDIR, and is created where it is missing,
+    readable by all whatever its umask: reading is enough for a lock.
+    Raises OSError where that folder cannot be written to, or where the name is taken by something else than a file.
     """
-    path = Path(tempfile.gettempdir()) / f"assay-{name}.lock"
-    with contextlib.suppress(FileExistsError):
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o644))
+    folder = next((place for place in LOCK_FOLDERS if os.access(place, os.W_OK)), LOCK_FOLDERS[-1])
+    path = folder / f"assay-{name}.lock"
+    try:
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL, 0o644)
+    except FileExistsError:
+        # A link would lead a container that it is mounted into to a file of somebody else's choice.
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise OSError(errno.EINVAL, "is no ordinary file: remove it", str(path)) from None
+        return path
+    os.fchmod(descriptor, 0o644)
+    os.close(descriptor)
     return path
 
 

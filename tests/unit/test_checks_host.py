@@ -15,6 +15,7 @@ from assay.checks import definitions
 from assay.checks.run import Listener, ending, unanswered
 from assay.engine import ContainerResult
 from assay.errors import AssayError, EngineError
+from assay.files import write_json
 from assay.findings import Finding, Level, Status
 from assay.matrix.row import FlashAttn, Row
 from assay.wheels import Wheel
@@ -168,6 +169,14 @@ def test_a_number_that_is_none_is_told_in_words():
         'secret {"finding": {"check": "a.a", "status": "failed", "data": {"error": NaN, "worst": -Infinity}}}'
     )
     assert listener.findings["a.a"].data == {"error": "NaN", "worst": "-Infinity"}
+
+
+def test_a_file_name_that_is_no_utf_8_is_told_all_the_same(tmp_path):
+    listener = Listener("secret", ["a.a"])
+    listener.hear(line(listener, finding={**finding("a.a", "failed"), "evidence": "caf\udce9.so is in no RECORD"}))
+    told = listener.findings["a.a"]
+    assert told.evidence == "caf\\udce9.so is in no RECORD"
+    write_json(tmp_path / "findings.json", told.to_json())
 
 
 def ended(**changes) -> ContainerResult:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
 import pytest
 
+from assay import files
 from assay.errors import Busy
 from assay.files import exclusive, lock_file, write_atomically, write_json
 
@@ -39,7 +41,21 @@ def test_the_lock_in_one_process_is_refused_too(tmp_path):
 
 
 def test_a_lock_file_is_one_for_all_and_readable(tmp_path, monkeypatch):
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    path = lock_file("GPU-1")
+    monkeypatch.setattr(files, "LOCK_FOLDERS", (tmp_path / "absent", tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "one-jobs-own"))  # as batch systems set it for each job
+    umask = os.umask(0o077)
+    try:
+        path = lock_file("GPU-1")
+    finally:
+        os.umask(umask)
+    assert path.parent == tmp_path
     assert path == lock_file("GPU-1") != lock_file("GPU-2")
-    assert path.stat().st_mode & 0o444 == 0o444
+    assert path.stat().st_mode & 0o777 == 0o644, "a container's own user reads it, too"
+
+
+def test_a_link_in_the_place_of_a_lock_file_is_not_followed(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "LOCK_FOLDERS", (tmp_path,))
+    (tmp_path / "secret").write_text("not for containers")
+    (tmp_path / "assay-GPU-1.lock").symlink_to(tmp_path / "secret")
+    with pytest.raises(OSError, match="is no ordinary file: remove it"):
+        lock_file("GPU-1")

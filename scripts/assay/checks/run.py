@@ -119,7 +119,7 @@ class Listener:
             return
         try:
             # NaN and Infinity are no JSON; a certificate could not hold the very measurement that rejects a row.
-            event: dict[str, Any] = json.loads(text, parse_constant=str)
+            event: dict[str, Any] = printable(json.loads(text, parse_constant=str))
             if "finding" in event:
                 self.accept(Finding.from_json(event["finding"]))
             elif "started" in event:
@@ -141,6 +141,17 @@ class Listener:
         self.findings[finding.check] = finding
         if self._on_finding is not None:
             self._on_finding(finding)
+
+
+def printable(value: Any) -> Any:
+    """Return a value of JSON whose texts can be written as UTF-8: file names of an image need not be."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode("utf-8")
+    if isinstance(value, list):
+        return [printable(one) for one in value]
+    if isinstance(value, dict):
+        return {printable(name): printable(one) for name, one in value.items()}
+    return value
 
 
 def unanswered(checks: Sequence[Check], listener: Listener, result: ContainerResult | EngineError) -> list[Finding]:
