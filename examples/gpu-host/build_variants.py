@@ -32,10 +32,9 @@ HEAD_DIMS = (32, 64, 96, 128, 192, 256)
 DTYPES = {"bf16": "cutlass::bfloat16_t", "fp16": "cutlass::half_t"}
 BUILT = (64, "bf16")  # the only kernels that are compiled; see `refusals`
 
-# Both compilers get each macro: in one of them alone, the guard and the kernel would disagree.
-MACROS = tuple(
-    f"-DFLASHATTENTION_DISABLE_{feature}" for feature in ("BACKWARD", "DROPOUT", "ALIBI", "SOFTCAP", "LOCAL")
-)
+MACROS = tuple(f"-DFLASHATTENTION_DISABLE_{feature}" for feature in ("DROPOUT", "ALIBI", "SOFTCAP", "LOCAL"))
+# Both compilers get this one, or neither: in one of them alone, the guard and the kernel disagree.
+NO_BACKWARD = "-DFLASHATTENTION_DISABLE_BACKWARD"
 NVCC_FLAGS = (
     "-O3", "-std=c++17", "--use_fast_math", "--expt-relaxed-constexpr", "--expt-extended-lambda",
     "-U__CUDA_NO_HALF_OPERATORS__", "-U__CUDA_NO_HALF_CONVERSIONS__",
@@ -53,10 +52,12 @@ class Variant:
     """One wrong wheel.
 
     arch: the only architecture in its machine code. patch: (file below csrc/flash_attn/src, text, replacement).
+    backward: whether the extension offers the backward pass, and whether its kernels do anything.
     """
 
     arch: str
     patch: tuple[str, str, str] | None = None
+    backward: tuple[bool, bool] = (False, False)
 
 
 VARIANTS = {
@@ -66,6 +67,11 @@ VARIANTS = {
     "scaled": Variant(
         "90", ("softmax.h", "? 1.f : 1.f / sum;", "? 1.f : 1.01f / sum;")
     ),
+    # Sound, with the backward pass: it shows that right gradients pass.
+    "backward": Variant("90", backward=(True, True)),
+    # The macro that leaves the backward kernels out reached nvcc and not the host compiler: no error is raised, the
+    # kernels have no body, and gradients are what was in memory.
+    "empty-backward": Variant("90", backward=(True, False)),
 }  # fmt: skip
 
 
@@ -103,19 +109,24 @@ def build(name: str, source: Path, options: argparse.Namespace) -> Path:
         if text.count(old) != 1:
             raise SystemExit(f"{file}: expected {old!r} once, found it {text.count(old)} times")
         (tree / "src" / file).write_text(text.replace(old, new))
-    (tree / "refusals.cpp").write_text(refusals())
+    offered, filled = variant.backward
+    (tree / "refusals.cpp").write_text(refusals(backward=offered))
     head_dim, dtype = BUILT
     kernels = [
         tree / "src" / f"flash_fwd_{split}hdim{head_dim}_{dtype}_{causal}sm80.cu"
         for split in ("", "split_")
         for causal in ("", "causal_")
     ]
+    if offered:
+        kernels += [tree / "src" / f"flash_bwd_hdim{head_dim}_{dtype}_{causal}sm80.cu" for causal in ("", "causal_")]
     include = includes(options, tree, source)
     nvcc = [str(options.cuda / "bin" / "nvcc"), *NVCC_FLAGS, *MACROS, *include]
     nvcc.append(f"-gencode=arch=compute_{variant.arch},code=sm_{variant.arch}")
+    nvcc += [] if filled else [NO_BACKWARD]
     host = [
         "g++", *HOST_FLAGS, *MACROS, *include,
         "-DTORCH_EXTENSION_NAME=flash_attn_2_cuda", "-DTORCH_API_INCLUDE_EXTENSION_H",
+        *([] if offered else [NO_BACKWARD]),
     ]  # fmt: skip
     commands = [[*host, "-c", str(tree / file), "-o", str(tree / f"{file}.o")]
                 for file in ("flash_api.cpp", "refusals.cpp")]  # fmt: skip
@@ -154,15 +165,19 @@ def torch_folder() -> Path:
     return Path(spec.origin).parent
 
 
-def refusals() -> str:
-    """Return the source of every specialisation that is not compiled: each raises an error that says so."""
+def refusals(*, backward: bool) -> str:
+    """Return the source of every specialisation that is not compiled: each raises an error that says so.
+
+    backward: whether the backward pass of what is compiled is compiled, too.
+    """
     lines = ["#include <cuda_runtime.h>", "#include <c10/util/Exception.h>",
              '#include "namespace_config.h"', "#include <cutlass/numeric_types.h>",
              '#include "flash.h"', "namespace FLASH_NAMESPACE {"]  # fmt: skip
     for head_dim, dtype, causal in itertools.product(HEAD_DIMS, DTYPES, ("false", "true")):
         kernel = f"<{DTYPES[dtype]}, {head_dim}, {causal}>"
         refuse = f'TORCH_CHECK(false, "This flash attention build does not contain head dim {head_dim} in {dtype}.");'
-        lines.append(f"template<> void run_mha_bwd_{kernel}(Flash_bwd_params &, cudaStream_t) {{ {refuse} }}")
+        if not (backward and (head_dim, dtype) == BUILT):
+            lines.append(f"template<> void run_mha_bwd_{kernel}(Flash_bwd_params &, cudaStream_t) {{ {refuse} }}")
         if (head_dim, dtype) != BUILT:
             lines += [
                 f"template<> void {function}{kernel}(Flash_fwd_params &, cudaStream_t) {{ {refuse} }}"
