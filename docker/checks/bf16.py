@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from . import nvidia
 from .framework import Answer, Expect, check, failed, passed
+from .gpu_faults import GPU_ERROR, of_the_host
 from .timing import device_times, median_ms
 
 SIZE = 4096
@@ -24,6 +27,11 @@ MIN_SHARE = 0.37
 # A GPU of a better bin or overclocked beats its data sheet by some percent (RTX 4090: 169 of 165.2 TFLOP/s published,
 # factory clocks 10 % higher exist). Work that is not done is far above.
 MAX_SHARE = 1.25
+
+# A GPU that nobody uses is 0 % busy; a display or a monitor's own queries make it a few.
+FREE_PERCENT = 10
+# Below this share of its highest clock a GPU cannot be held to its limit, which leaves it half its usual speed.
+FULL_CLOCK = 0.6
 
 
 @dataclass(frozen=True)
@@ -111,29 +119,82 @@ def tensor_cores(expect: Expect) -> Answer:
     """Time 4096 x 4096 x 4096 in bf16 and in fp32 without TF32, on random data.
 
     Random, because products of zeros draw less power and run at higher clocks. The bf16 result is compared with the
-    fp32 one first: a product that was not computed has no speed.
+    fp32 one first: a product that was not computed has no speed. One that is right and much faster than fp32, but too
+    slow for this GPU, counts against the image only where the GPU was free and at its clocks.
     """
     import torch
 
-    torch.set_float32_matmul_precision("highest")
-    device = torch.cuda.get_device_name(0)
-    a32, b32 = (torch.randn(SIZE, SIZE, device="cuda") for _ in range(2))
-    a16, b16 = a32.bfloat16(), b32.bfloat16()
-    exact = a16.float() @ b16.float()
-    error = ((a16 @ b16).float() - exact).norm().div(exact.norm()).item()
     required = f"4096^3: right, >= {MIN_RATIO} x fp32, and within the GPU's limit"
-    if not error < 0.01:  # rounding the result to bf16 alone gives 0.0017
-        return failed(required, f"bf16 product differs from fp32 by {error:.3g} (relative)", error=error)
-    times = device_times(lambda: a16 @ b16, repeats=200, warmup=50)
-    bf16_ms = sorted(times)[len(times) // 2]
-    fp32_ms = median_ms(lambda: a32 @ b32, repeats=20, warmup=5)
+    uuid = (expect["gpu"] or {}).get("uuid", "")
+    busy_before = others_work(uuid)
+    torch.set_float32_matmul_precision("highest")
+    try:
+        device = torch.cuda.get_device_name(0)
+        a32, b32 = (torch.randn(SIZE, SIZE, device="cuda") for _ in range(2))
+        a16, b16 = a32.bfloat16(), b32.bfloat16()
+        exact = a16.float() @ b16.float()
+        error = ((a16 @ b16).float() - exact).norm().div(exact.norm()).item()
+        if not error < 0.01:  # rounding the result to bf16 alone gives 0.0017
+            return failed(required, f"bf16 product differs from fp32 by {error:.3g} (relative)", error=error)
+        times = device_times(lambda: a16 @ b16, repeats=200, warmup=50)
+        bf16_ms = sorted(times)[len(times) // 2]
+        fp32_ms = median_ms(lambda: a32 @ b32, repeats=20, warmup=5)
+        clocks, slow_because = clocks_during(uuid, lambda: a16 @ b16)
+    except RuntimeError as trouble:
+        if of_the_host(str(trouble)) or not GPU_ERROR.search(str(trouble)):
+            raise
+        return failed(required, "a matrix product does not run", str(trouble))
     model = model_of(expect, device)
     wrong, data = judge(device, bf16_ms, fp32_ms, model["bf16_tflops"] if model else None)
-    data.update(relative_error=error, fastest_ms=round(min(times), 4), slowest_ms=round(max(times), 4))
+    data.update(relative_error=error, fastest_ms=round(min(times), 4), slowest_ms=round(max(times), 4), **clocks)
     share = f", {data['share_of_peak']:.0%} of peak" if data["share_of_peak"] else ""
     measured = f"{device}: {bf16_ms:.3f} ms, {data['tflops']} TFLOP/s{share}, {data['ratio']} x fp32"
+    if wrong and only_slow(data):
+        data["cause"] = busy_before or slow_because
+        if data["cause"]:
+            text = f"{measured}: too slow, but {data['cause']}: run it again"
+            return Answer("error", required, text, "\n".join(wrong), data)
     if wrong:
         return failed(required, f"{measured}: {wrong[0]}", "\n".join(wrong), **data)
     if data["usual_ms"] and bf16_ms > data["usual_ms"]:
         measured += f" (slower than the usual {data['usual_ms']} ms)"
     return passed(required, measured, **data)
+
+
+def only_slow(data: dict[str, Any]) -> bool:
+    """Say whether a product that did not pass is at fault in nothing but its time: tensor cores did work."""
+    return bool(data["ratio"] >= MIN_RATIO and data["max_ms"] and data["bf16_ms"] > data["max_ms"])
+
+
+def others_work(uuid: str) -> str:
+    """Say that somebody else uses the GPU, or that nobody can tell; empty when it is free.
+
+    Asked before this check's own work, some seconds after the check before it.
+    """
+    try:
+        share = nvidia.utilization(uuid)
+    except (OSError, nvidia.DriverError) as error:
+        return f"nobody can tell whether others used the GPU ({error})"
+    return f"the GPU was {share} % busy with other work before the check began" if share > FREE_PERCENT else ""
+
+
+def clocks_during(uuid: str, work: Callable[[], object]) -> tuple[dict[str, Any], str]:
+    """Return the GPU's clocks while it works, in MHz, and what keeps it slower than it is made for.
+
+    The second is empty for nothing, and says so where nobody can tell.
+    """
+    import torch
+
+    for _ in range(200):
+        work()
+    try:
+        clocks = nvidia.clocks(uuid)  # while the work just queued is under way
+    except (OSError, nvidia.DriverError) as error:
+        return {}, f"nobody can tell what the GPU's clocks were ({error})"
+    finally:
+        torch.cuda.synchronize()
+    why = ", ".join(clocks.held_down)
+    if not why and clocks.sm_mhz < FULL_CLOCK * clocks.max_sm_mhz:
+        why = "its clock is low"
+    slow = f"the GPU is held back: {why} ({clocks.sm_mhz} of {clocks.max_sm_mhz} MHz)" if why else ""
+    return {"sm_mhz": clocks.sm_mhz, "max_sm_mhz": clocks.max_sm_mhz, "held_down": list(clocks.held_down)}, slow

@@ -19,6 +19,7 @@ FAMILIES = (
     "library_origins",
     "flash_attention",
     "driver",
+    "gpu",
     "libraries_gpu",
     "bf16",
     "flash_attention_gpu",

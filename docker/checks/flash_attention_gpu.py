@@ -7,7 +7,7 @@ from typing import Any
 from .attention_reference import CASES, Accuracy, measure
 from .flash_attention import has_flash_attn
 from .framework import Answer, Expect, check, failed, passed
-from .gpu_faults import GPU_ERROR, HOST_FAULT
+from .gpu_faults import GPU_ERROR, of_the_host
 from .kernels import FLASH_ATTN_FORWARD, ProfilerBlindError, launched
 from .timing import median_ms
 
@@ -66,7 +66,7 @@ def numerics(expect: Expect) -> Answer:
                     for accuracy in measure(case, head_dim, dtype, flash_attn, device="cuda", seed=expect["seed"])
                 ]
             except RuntimeError as error:
-                if HOST_FAULT.search(str(error)):
+                if of_the_host(str(error)):
                     raise  # says nothing about the image
                 if GPU_ERROR.search(str(error)):
                     return failed(required, f"{label} does not run", f"{label}: {error}")
@@ -108,7 +108,7 @@ def gradients(expect: Expect, flash: Any, wrong: list[str]) -> dict[str, Any]:
                     )
                 ]  # fmt: skip
             except RuntimeError as error:
-                if HOST_FAULT.search(str(error)):
+                if of_the_host(str(error)):
                     raise
                 if GPU_ERROR.search(str(error)):
                     wrong.append(f"{label} backward: {error}")
@@ -147,8 +147,6 @@ def first_line(error: BaseException) -> str:
 def speed(expect: Expect) -> Answer:
     """Prove by the profiler that flash-attn's forward kernels ran, and time them against SDPA's math path."""
     import torch
-    import torch.nn.functional as functional
-    from torch.nn.attention import SDPBackend, sdpa_kernel
 
     torch.manual_seed(expect["seed"])
     import flash_attn  # after torch, as flash-attn.import tries it
@@ -158,58 +156,23 @@ def speed(expect: Expect) -> Answer:
     wrong: list[str] = []
     table: list[dict[str, Any]] = []
     for head_dim in expect["flash_attn"]["head_dims"]:
-        shape = (BATCH, TOKENS, HEADS, head_dim)
-        q, k, v = (torch.randn(shape, device="cuda", dtype=getattr(torch, TORCH_DTYPES[name])) for _ in range(3))
-        heads_first = [tensor.transpose(1, 2) for tensor in (q, k, v)]
-
-        def flash(q: Any = q, k: Any = k, v: Any = v) -> Any:
-            return flash_attn.flash_attn_func(q, k, v)
-
-        def sdpa(qkv: Any = heads_first) -> Any:
-            return functional.scaled_dot_product_attention(*qkv)
-
-        starts = torch.arange(BATCH + 1, device="cuda", dtype=torch.int32) * TOKENS
-        packed = [tensor.flatten(0, 1) for tensor in (q, k, v)]
-
-        def varlen(qkv: Any = packed, starts: Any = starts) -> Any:
-            return flash_attn.flash_attn_varlen_func(*qkv, starts, starts, TOKENS, TOKENS)
-
         try:
-            seen = {"flash_attn_func": launched(flash), "flash_attn_varlen_func": launched(varlen)}
+            row, others = race(flash_attn, head_dim, name)
         except ProfilerBlindError as error:
             return Answer("error", required, "the profiler is blind here, so nothing is proved", str(error))
         except RuntimeError as error:
-            if HOST_FAULT.search(str(error)):
+            if of_the_host(str(error)):
                 raise
             return failed(required, f"head dim {head_dim} does not run", f"head dim {head_dim}: {error}")
-        own = {name: [one for one in ran if FLASH_ATTN_FORWARD.search(one)] for name, ran in seen.items()}
-        for function, kernels in own.items():
-            if not kernels:
-                others = "; ".join(dict.fromkeys(kernel[:160] for kernel in seen[function])) or "none"
-                wrong.append(
-                    f"head dim {head_dim}: no flash::flash_fwd kernel ran in {function}; kernels seen: {others}"
-                )
-        flash_ms = median_ms(flash, repeats=30)
-        sdpa_ms = median_ms(sdpa, repeats=30)
-        with sdpa_kernel(SDPBackend.MATH):
-            math_ms = median_ms(sdpa, repeats=5, warmup=2)
-        del q, k, v, heads_first, packed
-        flops = 4 * BATCH * HEADS * TOKENS**2 * head_dim  # two matrix products, a multiplication and an addition each
-        row = {
-            "head_dim": head_dim,
-            "dtype": name,
-            "ms": round(flash_ms, 4),
-            "tflops": round(flops / flash_ms / 1e9, 1),
-            "sdpa_ms": round(sdpa_ms, 4),
-            "sdpa_math_ms": round(math_ms, 4),
-            "math_factor": round(math_ms / flash_ms, 2),
-            "kernels": {name: sorted({kernel[:200] for kernel in ran}) for name, ran in own.items()},
-        }
         table.append(row)
+        for function, kernels in row["kernels"].items():
+            if not kernels:
+                seen = "; ".join(dict.fromkeys(kernel[:160] for kernel in others[function])) or "none"
+                wrong.append(f"head dim {head_dim}: no flash::flash_fwd kernel ran in {function}; kernels seen: {seen}")
         least = math_factor(head_dim)
-        if math_ms / flash_ms < least:
+        if row["sdpa_math_ms"] / row["ms"] < least:
             wrong.append(
-                f"head dim {head_dim}: {flash_ms:.3f} ms, only {row['math_factor']} x SDPA's math path "
+                f"head dim {head_dim}: {row['ms']:.3f} ms, only {row['math_factor']} x SDPA's math path "
                 f"(at least {least:.2f})"
             )
     measured = "; ".join(
@@ -218,3 +181,50 @@ def speed(expect: Expect) -> Answer:
     if wrong:
         return failed(required, wrong[0], "\n".join(wrong), speed=table)
     return passed(required, measured, speed=table)
+
+
+def race(flash_attn: Any, head_dim: int, name: str) -> tuple[dict[str, Any], dict[str, list[str]]]:
+    """Run and time one head dim, in a dtype by flash-attn's name for it.
+
+    Returns the row of the table (times in ms; flash-attn's own kernels by the function that launched them), and the
+    names of the other kernels that were seen.
+    Raises ProfilerBlindError, and RuntimeError as the GPU gives it.
+    """
+    import torch
+    import torch.nn.functional as functional
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    shape = (BATCH, TOKENS, HEADS, head_dim)
+    q, k, v = (torch.randn(shape, device="cuda", dtype=getattr(torch, TORCH_DTYPES[name])) for _ in range(3))
+    heads_first = [tensor.transpose(1, 2) for tensor in (q, k, v)]
+    starts = torch.arange(BATCH + 1, device="cuda", dtype=torch.int32) * TOKENS
+    packed = [tensor.flatten(0, 1) for tensor in (q, k, v)]
+
+    def flash() -> Any:
+        return flash_attn.flash_attn_func(q, k, v)
+
+    def varlen() -> Any:
+        return flash_attn.flash_attn_varlen_func(*packed, starts, starts, TOKENS, TOKENS)
+
+    def sdpa() -> Any:
+        return functional.scaled_dot_product_attention(*heads_first)
+
+    seen = {"flash_attn_func": launched(flash), "flash_attn_varlen_func": launched(varlen)}
+    own = {function: [one for one in ran if FLASH_ATTN_FORWARD.search(one)] for function, ran in seen.items()}
+    others = {function: [one for one in ran if one not in own[function]] for function, ran in seen.items()}
+    flash_ms = median_ms(flash, repeats=30)
+    sdpa_ms = median_ms(sdpa, repeats=30)
+    with sdpa_kernel(SDPBackend.MATH):
+        math_ms = median_ms(sdpa, repeats=5, warmup=2)
+    flops = 4 * BATCH * HEADS * TOKENS**2 * head_dim  # two matrix products, a multiplication and an addition each
+    row = {
+        "head_dim": head_dim,
+        "dtype": name,
+        "ms": round(flash_ms, 4),
+        "tflops": round(flops / flash_ms / 1e9, 1),
+        "sdpa_ms": round(sdpa_ms, 4),
+        "sdpa_math_ms": round(math_ms, 4),
+        "math_factor": round(math_ms / flash_ms, 2),
+        "kernels": {function: sorted({kernel[:200] for kernel in ran}) for function, ran in own.items()},
+    }
+    return row, others

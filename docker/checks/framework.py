@@ -69,8 +69,9 @@ class Expect:
     flash_attn: `{"version": "2.8.3", "source": ..., "wheel": {"filename", "sha256", "files": {path: sha256}} or null,
         "head_dims": [...], "dtypes": [...]}`; what the matrix asks for, and what the host knows of the wheel it gave.
     gpus: the row's GPUs from the releases table, each `{"name": "A10", "capability": "8.6", "bf16_tflops": 125, ...}`.
-    gpu: the GPU that the host chose for this run, `{"index", "name", "uuid", "driver", "capability", "model", ...}`, or
-        null; `model` is its entry in the releases table, null where the table does not know it.
+    gpu: the GPU that the host chose for this run, `{"index", "name", "uuid", "driver", "capability", "library_path",
+        "model", ...}`, or null; `library_path` is the folder that was added to LD_LIBRARY_PATH for the driver's files,
+        null for none; `model` is its entry in the releases table, null where the table does not know it.
     runtime: `newbie` or `none`. runtime_files: path below the runtime's folder -> sha256, empty without a runtime.
     libraries: sonames that CUDA brings and the package that torch pins for each.
     """

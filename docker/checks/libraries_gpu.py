@@ -15,7 +15,7 @@ from typing import Any
 
 from . import distributions
 from .framework import Answer, Expect, check, failed, passed
-from .gpu_faults import HOST_FAULT
+from .gpu_faults import of_the_host
 
 # CUDA's libraries by file name. The driver's own (libcuda, libnvidia-*) come with the host and are not the image's.
 CUDA_LIBRARY = re.compile(
@@ -71,7 +71,7 @@ def exercised(expect: Expect) -> Answer:
             work()
             torch.cuda.synchronize()
         except (RuntimeError, OSError) as error:
-            if HOST_FAULT.search(str(error)):
+            if of_the_host(str(error)):
                 raise  # says nothing about the image
             return failed(required, f"the work for {library} fails", f"{library}: {error}")
     mapped = sorted(path for path in mapped_files() if CUDA_LIBRARY.fullmatch(Path(path).name))

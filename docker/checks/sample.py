@@ -12,7 +12,7 @@ from typing import Any
 
 from . import cartoon, cartoon_prompts, subject
 from .framework import Answer, Expect, check, failed, not_run, passed
-from .gpu_faults import HOST_FAULT
+from .gpu_faults import of_the_host
 
 RUNTIME = "/opt/newbie"
 PROGRAM = Path(__file__).with_name("sample_drawing.py")
@@ -184,7 +184,7 @@ def start(expect: Expect, required: str, work: dict[str, Any], timeout: float) -
     code = f"import runpy\nrunpy.run_path({str(PROGRAM)!r})['main']({work!r}, report)\n"
     facts = subject.attempt(required, code, timeout)
     if isinstance(facts, Answer):
-        if facts.status == "failed" and HOST_FAULT.search(facts.evidence):
+        if facts.status == "failed" and of_the_host(facts.evidence):
             return Answer("error", required, "the machine, not the image, stopped the drawing", facts.evidence)
         return facts
     if facts.get("no_gpu"):

@@ -93,7 +93,7 @@ def wheel_ingredient(wheel: Wheel | None) -> tuple[Ingredient, ...]:
 
 def gpu_used(gpu: GpuAccess | None) -> GpuUsed | None:
     """Return the GPU as a certificate names it."""
-    return None if gpu is None else GpuUsed(name=gpu.name, uuid=gpu.uuid, driver=gpu.driver)
+    return None if gpu is None else GpuUsed(name=gpu.name, uuid=gpu.uuid, driver=gpu.driver, access=gpu.mode)
 
 
 def _because(row: Row) -> tuple[dict[str, str], ...]:

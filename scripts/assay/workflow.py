@@ -66,7 +66,7 @@ def run_matrix(
     Raises Busy when another run is at work there, EngineError when there is no engine to work with.
     """
     with exclusive(settings.out):
-        around = _surroundings(matrix, settings, view, cancel)
+        around = _surroundings(matrix, rows, settings, view, cancel)
         for note in foreign_gpu(rows, around.gpu, around.releases):
             view.note(note)
 
@@ -99,7 +99,7 @@ def check_image(
     Raises EngineError when the engine does not have the image.
     """
     with exclusive(settings.out):
-        around = _surroundings(matrix, settings, view, cancel)
+        around = _surroundings(matrix, (row,), settings, view, cancel)
         started, clock = datetime.now(timezone.utc), time.monotonic()
         with view.live():
             row_report = check_row(image, row, around)
@@ -137,15 +137,18 @@ def foreign_gpu(rows: Sequence[Row], gpu: GpuAccess | None, table: Releases) -> 
     ]
 
 
-def _surroundings(matrix: Matrix, settings: Settings, view: View, cancel: threading.Event) -> Surroundings:
+def _surroundings(
+    matrix: Matrix, rows: Sequence[Row], settings: Settings, view: View, cancel: threading.Event
+) -> Surroundings:
     key = keys.load_signing_key(settings.key)  # before an engine is started for nothing
     engine = Engine.connect(on_note=view.note)
     view.note(f"Docker Engine {engine.version} at {engine.host}")
-    level, gpu = _level(settings, engine, view)
+    table = releases.load()
+    level, gpu = _level(rows, table, settings, engine, view)
     return Surroundings(
         engine=engine,
         network=NetworkSettings.from_host(),
-        releases=releases.load(),
+        releases=table,
         checks_digest=checks.digest(),
         folder=matrix.path.parent,
         out=settings.out,
@@ -159,18 +162,24 @@ def _surroundings(matrix: Matrix, settings: Settings, view: View, cancel: thread
     )
 
 
-def _level(settings: Settings, engine: Engine, view: View) -> tuple[Level, GpuAccess | None]:
-    """Return the level of this run, and the GPU for it. Raises EngineError when level gpu is asked for without one."""
+def _level(
+    rows: Sequence[Row], table: Releases, settings: Settings, engine: Engine, view: View
+) -> tuple[Level, GpuAccess | None]:
+    """Return the level of this run, and the GPU for it: of several, one of a kind that the rows are for.
+
+    Raises EngineError when level gpu is asked for without one.
+    """
     if settings.level == "image":
         return Level.IMAGE, None
-    gpu = engine.gpu_access(settings.gpu)
+    gpu = engine.gpu_access(settings.gpu, {table.gpu(name).capability for row in rows for name in row.gpus})
     if gpu is not None:
-        view.note(f"level gpu: {gpu.name}, driver {gpu.driver}")
+        view.note(f"level gpu: {gpu.description}")
         return Level.GPU, gpu
+    why = "--gpu none" if settings.gpu == "none" else engine.why_no_gpu()
     if settings.level == "gpu":
         raise EngineError(
-            "--level gpu: no GPU that containers on this engine could reach; check `nvidia-smi` on the engine's host, "
-            "say how with --gpu, or certify without one with --level image"
+            f"--level gpu: no GPU that containers on this engine could reach ({why}); check `nvidia-smi` on the "
+            "engine's host, say how with --gpu, or certify without one with --level image"
         )
-    view.note("no GPU here: level image; nothing that needs a GPU is asked, and nothing of level gpu counts as passed")
+    view.note(f"{why}: level image; nothing that needs a GPU is asked, and nothing of level gpu counts as passed")
     return Level.IMAGE, None

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from assay import releases
-from assay.engine.gpu import GpuFacts, HostGpu, choose
+from assay.engine.gpu import GpuFacts, HostGpu, choose, why_none
 from assay.engine.gpu_facts import DRIVER_LIBRARY, cdi_names, driver_files, parse_smi
 from assay.errors import UsageError
 from assay.matrix.row import FlashAttn, Row
@@ -16,8 +16,8 @@ from assay.workflow import foreign_gpu
 
 GIB = 1 << 30
 SMI = """\
-0, GPU-11111111-2222-3333-4444-555555555555, NVIDIA H100 80GB HBM3, 580.159.04, 81559, 81000, 9.0
-1, GPU-66666666-7777-8888-9999-000000000000, NVIDIA H100 80GB HBM3, 580.159.04, 81559, 81500, 9.0
+0, GPU-11111111-2222-3333-4444-555555555555, NVIDIA H100 80GB HBM3, 580.159.04, 81559, 81000, 9.0, 0, Default, [N/A]
+1, GPU-66666666-7777-8888-9999-000000000000, NVIDIA H100 80GB HBM3, 580.159.04, 81559, 81500, 9.0, 0, Default, Disabled
 """
 GPUS = parse_smi(SMI, {})
 NODES = ("/dev/nvidia0", "/dev/nvidia1", "/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools")
@@ -48,7 +48,8 @@ def test_nvidia_smi_is_read_with_units() -> None:
         minor=0,
     )
     assert parse_smi("No devices were found\n", {}) == ()
-    assert parse_smi("0, GPU-1, T4, 470.1, [N/A], [N/A], [N/A]\n", {"GPU-1": 3})[0].minor == 3
+    old = parse_smi("0, GPU-1, T4, 470.1, [N/A], [N/A]\n", {"GPU-1": 3})[0]  # an nvidia-smi that knows no more fields
+    assert (old.minor, old.capability, old.unusable) == (3, "", "")
 
 
 def test_without_a_gpu_there_is_no_access_and_forcing_it_is_an_error() -> None:
@@ -93,6 +94,42 @@ def test_of_several_gpus_the_one_with_most_free_memory_or_the_named_one() -> Non
         choose(several, "GPU")
 
 
+def gpu(index: int, capability: str, *, free: int, busy: int = 0, mode: str = "Default", mig: str = "[N/A]") -> HostGpu:
+    line = (
+        f"{index}, GPU-{index}0000000, GPU of {capability}, 580.1, 90000, {free}, {capability}, {busy}, {mode}, {mig}"
+    )
+    return parse_smi(line, {})[0]
+
+
+@pytest.mark.parametrize(
+    ("gpus", "chosen"),
+    [
+        # The row's kind comes before memory; within it a free GPU before a busy one.
+        ((gpu(0, "7.5", free=48000), gpu(1, "8.0", free=40000)), 1),
+        ((gpu(0, "8.0", free=80000, busy=97), gpu(1, "8.0", free=40000)), 1),
+        ((gpu(0, "9.0", free=80000), gpu(1, "9.0", free=70000, busy=3)), 0),
+        # What no container can use is never taken while there is another.
+        ((gpu(0, "8.0", free=80000, mig="Enabled"), gpu(1, "9.0", free=10)), 1),
+        ((gpu(0, "8.0", free=80000, mode="Prohibited"), gpu(1, "9.0", free=10)), 1),
+        ((gpu(0, "8.0", free=80000, mode="Exclusive_Process"), gpu(1, "9.0", free=10)), 0),
+    ],
+)
+def test_of_several_gpus_the_one_that_suits_the_rows(gpus: tuple[HostGpu, ...], chosen: int) -> None:
+    access = choose(facts(gpus=gpus), None, {"8.0"})
+    assert access is not None
+    assert access.gpu.index == chosen
+
+
+def test_a_gpu_that_is_divided_is_not_given_whole() -> None:
+    divided = facts(gpus=(gpu(0, "8.0", free=80000, mig="Enabled"),))
+    assert choose(divided, None, {"8.0"}) is None
+    assert why_none(divided) == "no way to GPU of 8.0: it is divided by MIG"
+    with pytest.raises(UsageError, match=r"that way: it is divided by MIG$"):
+        choose(divided, "0")
+    assert why_none(GpuFacts()) == "no NVIDIA GPU here"
+    assert why_none(facts(device_nodes=())).startswith("no way to NVIDIA H100 80GB HBM3: runtime: the engine has no")
+
+
 def test_plain_devices_bring_the_drivers_own_files_only() -> None:
     access = choose(facts(gpus=GPUS), "1")
     assert access is not None
@@ -115,15 +152,16 @@ def test_requests_name_one_gpu() -> None:
 
 
 def test_driver_files_come_from_the_folder_of_libcuda_alone(tmp_path: Path) -> None:
-    driver, other = tmp_path / "driver", tmp_path / "other"
+    driver, other, compat = tmp_path / "driver", tmp_path / "other", tmp_path / "compat"
     for folder, names in (
         (driver, (*DRIVER_FILES, "libc.so.6", "libcudart.so.12")),
-        (other, ("libcuda.so.1", "libnvidia-nvvm.so.4")),
+        (other, ("libcuda.so.1", "libnvidia-ml.so.1", "libnvidia-nvvm.so.4")),
+        (compat, ("libcuda.so.1", "libnvidia-ptxjitcompiler.so.1")),
     ):
         folder.mkdir()
         for name in names:
             (folder / name).touch()
-    ldconfig = f"1 libs\n\tlibcuda.so.1 (libc6,x86-64) => {driver}/libcuda.so.1\n"
+    ldconfig = "".join(f"\tlibcuda.so.1 (libc6,x86-64) => {folder}/libcuda.so.1\n" for folder in (compat, driver))
     found = driver_files(ldconfig, (str(other),))
     assert {name for name in found if name != "nvidia-smi"} == set(DRIVER_FILES)
     assert found["libcuda.so.1"] == str(driver / "libcuda.so.1")

@@ -11,8 +11,9 @@ from checks_package import family
 
 from assay import releases
 
-driver, bf16, kernels, libraries, flash, framework, order, faults = map(
-    family, ("driver", "bf16", "kernels", "libraries_gpu", "flash_attention_gpu", "framework", "order", "gpu_faults")
+driver, gpu, nvidia, bf16, kernels = map(family, ("driver", "gpu", "nvidia", "bf16", "kernels"))
+libraries, flash, framework, order, faults = map(
+    family, ("libraries_gpu", "flash_attention_gpu", "framework", "order", "gpu_faults")
 )
 flash_wheel = family("flash_attention")
 family("sample")  # registers its checks
@@ -54,35 +55,52 @@ def expectation(**changes):
 
 
 def test_an_old_driver_fails_and_a_missing_one_is_no_verdict(monkeypatch):
-    monkeypatch.setattr(driver, "nvml_versions", lambda: {"driver": "470.82.01", "cuda": "11.4"})
+    monkeypatch.setattr(nvidia, "versions", lambda: {"driver": "470.82.01", "cuda": "11.4"})
     answer = driver.driver_version(expectation())
     assert (answer.status, answer.data["support"]) == ("failed", "too-old")
 
     def absent():
         raise OSError("libnvidia-ml.so.1: cannot open shared object file")
 
-    monkeypatch.setattr(driver, "nvml_versions", absent)
+    monkeypatch.setattr(nvidia, "versions", absent)
     assert driver.driver_version(expectation()).status == "error"
 
 
 def no_device():
-    raise driver.DriverError("cuInit", driver.CUDA_ERROR_NO_DEVICE, "no CUDA-capable device is detected")
+    raise nvidia.DriverError("cuInit", faults.CUDA_ERROR_NO_DEVICE, "no CUDA-capable device is detected")
+
+
+def without_the_variable(monkeypatch, devices):
+    def probe_with(environment):
+        assert "CUDA_VISIBLE_DEVICES" not in environment
+        return {"library": "/usr/lib/libcuda.so.1", "devices": devices, "refused": "" if devices else "no device"}
+
+    monkeypatch.setattr(nvidia, "probe_with", probe_with)
 
 
 def test_a_hidden_gpu_is_the_images_fault(monkeypatch):
-    monkeypatch.setattr(driver, "cuda_devices", no_device)
+    monkeypatch.setattr(nvidia, "cuda_devices", no_device)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    answer = driver.gpu_visible(expectation())
+    without_the_variable(monkeypatch, 1)
+    answer = gpu.gpu_visible(expectation())
     assert answer.status == "failed"
     assert "CUDA_VISIBLE_DEVICES=''" in answer.evidence
     assert "hides the GPU" in answer.measured
 
 
+def test_a_variable_that_hides_nothing_is_not(monkeypatch):
+    monkeypatch.setattr(nvidia, "cuda_devices", no_device)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    without_the_variable(monkeypatch, 0)
+    answer = gpu.gpu_visible(expectation())
+    assert (answer.status, answer.measured) == ("error", "no GPU, with or without CUDA_VISIBLE_DEVICES='0'")
+
+
 def test_a_container_without_a_device_is_not_the_images_fault(monkeypatch):
-    monkeypatch.setattr(driver, "cuda_devices", no_device)
+    monkeypatch.setattr(nvidia, "cuda_devices", no_device)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr(driver.Path, "glob", lambda self, pattern: iter(()))
-    assert driver.gpu_visible(expectation()).status == "error"
+    monkeypatch.setattr(gpu.Path, "glob", lambda self, pattern: iter(()))
+    assert gpu.gpu_visible(expectation()).status == "error"
 
 
 @pytest.mark.parametrize(
@@ -98,26 +116,30 @@ def test_a_container_without_a_device_is_not_the_images_fault(monkeypatch):
 )
 def test_only_what_an_image_can_cause_fails_it(monkeypatch, code, status):
     def refuse():
-        raise driver.DriverError("cuInit", code, "no")
+        raise nvidia.DriverError("cuInit", code, "no")
 
-    monkeypatch.setattr(driver, "cuda_devices", refuse)
+    monkeypatch.setattr(nvidia, "cuda_devices", refuse)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr(driver.Path, "glob", lambda self, pattern: iter([driver.Path("/dev/nvidia0")]))
-    answer = driver.gpu_visible(expectation())
+    monkeypatch.setattr(gpu.Path, "glob", lambda self, pattern: iter([gpu.Path("/dev/nvidia0")]))
+    monkeypatch.setattr(nvidia, "loaded_libcuda", lambda: "/usr/local/cuda/lib64/stubs/libcuda.so")
+    monkeypatch.setattr(nvidia, "is_of_the_image", lambda path: True)
+    answer = gpu.gpu_visible(expectation())
     assert answer.status == status
     assert f"({code})" in answer.evidence
+    monkeypatch.setattr(nvidia, "is_of_the_image", lambda path: False)
+    assert gpu.gpu_visible(expectation()).status == "error", "the host's own files do not fit each other"
 
 
 @pytest.mark.parametrize("seen", [["GPU-2"], ["GPU-1", "GPU-2"]])
 def test_another_gpu_than_the_chosen_one_is_no_verdict(monkeypatch, seen):
     torch = SimpleNamespace(cuda=SimpleNamespace(is_available=lambda: True), empty=lambda size, device: None)
     monkeypatch.setitem(sys.modules, "torch", torch)
-    monkeypatch.setattr(driver, "cuda_devices", lambda: [{"name": "NVIDIA A10", "uuid": uuid} for uuid in seen])
-    answer = driver.gpu_visible(expectation())
+    monkeypatch.setattr(nvidia, "cuda_devices", lambda: [{"name": "NVIDIA A10", "uuid": uuid} for uuid in seen])
+    answer = gpu.gpu_visible(expectation())
     assert answer.status == "error"
     assert answer.measured.startswith("not the chosen GPU alone: NVIDIA A10 (GPU-")
-    monkeypatch.setattr(driver, "cuda_devices", lambda: [{"name": "NVIDIA A10", "uuid": "GPU-1"}])
-    assert driver.gpu_visible(expectation()).status == "passed"
+    monkeypatch.setattr(nvidia, "cuda_devices", lambda: [{"name": "NVIDIA A10", "uuid": "GPU-1"}])
+    assert gpu.gpu_visible(expectation()).status == "passed"
 
 
 @pytest.mark.parametrize(
@@ -128,6 +150,8 @@ def test_another_gpu_than_the_chosen_one_is_no_verdict(monkeypatch, seen):
         ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", True),
         ("CUDA error: all CUDA-capable devices are busy or unavailable", True),
         ("CUDA error: uncorrectable ECC error encountered", True),
+        ("CUDA error: unknown error", True),
+        ("CUDA error: the launch timed out and was terminated", True),
         ("No CUDA GPUs are available", True),
         ("CUDA error: no kernel image is available for execution on the device", False),
         ("CUDA error: an illegal memory access was encountered", False),
@@ -136,7 +160,22 @@ def test_another_gpu_than_the_chosen_one_is_no_verdict(monkeypatch, seen):
     ],
 )
 def test_the_hosts_faults_are_told_from_the_images(text, is_the_hosts):
-    assert bool(faults.HOST_FAULT.search(text)) is is_the_hosts
+    assert faults.of_the_host(text, free_bytes=0) is is_the_hosts
+    assert faults.of_the_host(text, free_bytes=70 << 30) is is_the_hosts
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR",
+        "cuFFT error: CUFFT_INTERNAL_ERROR",
+        "FIND was unable to find an engine to execute this computation",
+    ],
+)
+def test_what_a_full_gpu_and_a_wrong_library_both_say_is_told_by_the_free_memory(text):
+    assert faults.of_the_host(text, free_bytes=1 << 30)
+    assert not faults.of_the_host(text, free_bytes=70 << 30)
 
 
 def test_the_math_factor_eases_beyond_head_dim_128():
@@ -172,10 +211,10 @@ def test_a_gpu_that_the_row_is_not_for_is_no_verdict(monkeypatch, here, row, fla
     monkeypatch.setitem(sys.modules, "torch", Torch(here, flags))
     spec = flash_archs is not None and SimpleNamespace(origin="extension.so")
     monkeypatch.setattr(flash_wheel.importlib.util, "find_spec", lambda name: spec or None)
-    kernels = [driver.machine_code.Kernel("flash_fwd_kernel", arch) for arch in flash_archs or ()]
-    monkeypatch.setattr(driver.machine_code, "kernels", lambda path: kernels)
+    kernels = [gpu.machine_code.Kernel("flash_fwd_kernel", arch) for arch in flash_archs or ()]
+    monkeypatch.setattr(gpu.machine_code, "kernels", lambda path: kernels)
     gpus = [{"name": f"GPU {capability}", "capability": capability} for capability in row]
-    answer = driver.gpu_matches_row(expectation(gpus=gpus, flash_attn={"source": "auto"}))
+    answer = gpu.gpu_matches_row(expectation(gpus=gpus, flash_attn={"source": "auto"}))
     if status == "passed":
         assert answer.status == "passed", answer
     else:
@@ -195,7 +234,7 @@ def test_needs_at_gpu_are_no_obstacle_at_level_image():
 
 def test_uuid_is_written_as_nvidia_smi_does():
     raw = bytes.fromhex("00112233445566778899aabbccddeeff")
-    assert driver.format_uuid(raw) == "GPU-00112233-4455-6677-8899-aabbccddeeff"
+    assert nvidia.format_uuid(raw) == "GPU-00112233-4455-6677-8899-aabbccddeeff"
 
 
 @pytest.mark.parametrize(
@@ -254,6 +293,51 @@ def test_own_limits_are_for_gpus_of_the_releases_table_and_above_their_floor():
         limit = bf16.limit_for(device, peak)
         assert bf16.FLOP / peak / 1e9 < limit.usual_ms < limit.max_ms
     assert all(any(bf16.re.search(limit.device, device) for device in devices) for limit in bf16.LIMITS)
+
+
+SLOW = {"ratio": 12.0, "bf16_ms": 0.9, "max_ms": 0.45}
+CLOCKS = {"sm_mhz": 1700, "max_sm_mhz": 1980, "held_down": ()}
+
+
+def test_only_time_can_be_the_machines_fault():
+    assert bf16.only_slow(SLOW)
+    assert not bf16.only_slow({**SLOW, "ratio": 1.1})  # no tensor cores, at whatever clock
+    assert not bf16.only_slow({**SLOW, "bf16_ms": 0.1})  # faster than the GPU's peak
+    assert not bf16.only_slow({**SLOW, "max_ms": None})
+
+
+@pytest.mark.parametrize(
+    ("share", "why"),
+    [(0, ""), (7, ""), (98, "98 % busy with other work"), (None, "nobody can tell whether others used the GPU")],
+)
+def test_other_work_on_the_gpu_is_seen_before_the_check_begins(monkeypatch, share, why):
+    def utilization(uuid):
+        if share is None:
+            raise nvidia.DriverError("nvmlDeviceGetUtilizationRates", 3, "Not Supported")
+        return share
+
+    monkeypatch.setattr(nvidia, "utilization", utilization)
+    assert why in bf16.others_work("GPU-1")
+    assert bool(why) == bool(bf16.others_work("GPU-1"))
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({}, ""),
+        ({"sm_mhz": 900}, "the GPU is held back: its clock is low (900 of 1980 MHz)"),
+        ({"held_down": ("it is too hot",)}, "the GPU is held back: it is too hot (1700 of 1980 MHz)"),
+    ],
+)
+def test_a_gpu_that_is_held_back_is_seen_while_it_works(monkeypatch, change, why):
+    order = []
+    torch = SimpleNamespace(cuda=SimpleNamespace(synchronize=lambda: order.append("synchronised")))
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    monkeypatch.setattr(nvidia, "clocks", lambda uuid: order.append("read") or nvidia.Clocks(**{**CLOCKS, **change}))
+    data, found = bf16.clocks_during("GPU-1", lambda: order.append("work"))
+    assert found == why
+    assert order[-3:] == ["work", "read", "synchronised"]
+    assert data["max_sm_mhz"] == 1980
 
 
 def test_the_gpus_entry_is_found_by_the_drivers_name():
@@ -317,4 +401,5 @@ def test_every_gpu_check_needs_a_visible_gpu_but_the_driver():
     assert mine | {"gpu.visible", "gpu.matches-row", "driver.version"} == gpu_level.keys()
     assert all("gpu.matches-row" in gpu_level[check].needs for check in mine)
     assert gpu_level["gpu.matches-row"].needs == ("gpu.visible",)
+    assert gpu_level["gpu.visible"].needs == ("torch.import", "driver.version")
     assert gpu_level["driver.version"].needs == ()

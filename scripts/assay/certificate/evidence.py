@@ -59,11 +59,15 @@ class Ingredient:
 
 @dataclass(frozen=True, kw_only=True)
 class GpuUsed:
-    """The one GPU that the `gpu` checks ran on, and the host's driver."""
+    """The one GPU that the `gpu` checks ran on, and the host's driver.
+
+    access: how the container got it: `runtime`, `cdi` or `devices`; empty in certificates made before this was kept.
+    """
 
     name: str
     uuid: str
     driver: str
+    access: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

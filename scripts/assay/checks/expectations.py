@@ -127,5 +127,6 @@ def _gpu(access: GpuAccess | None, releases: Releases) -> dict[str, Any] | None:
         "driver": chosen.driver,
         "memory_bytes": chosen.memory_bytes,
         "capability": chosen.capability or None,
+        "library_path": access.library_path or None,
         "model": model.model_dump(mode="json") if model else None,
     }

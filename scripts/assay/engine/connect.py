@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -191,6 +191,13 @@ class Engine:
         """Return the NVIDIA GPUs of this machine, as its driver lists them."""
         return gpu_facts.host_gpus()
 
-    def gpu_access(self, force: str | None = None) -> GpuAccess | None:
-        """Choose a GPU and the way to it, None when there is none. See `gpu.choose` for `force` and the errors."""
-        return gpu.choose(gpu_facts.gather(self.api, local=self.local), force)
+    def gpu_access(self, force: str | None = None, capabilities: Collection[str] = ()) -> GpuAccess | None:
+        """Choose a GPU and the way to it, None when there is none. See `gpu.choose` for arguments and errors."""
+        return gpu.choose(self._gpu_facts(), force, capabilities)
+
+    def why_no_gpu(self) -> str:
+        """Return why `gpu_access` gave none."""
+        return gpu.why_none(self._gpu_facts()) if self.local else "the engine is on another machine"
+
+    def _gpu_facts(self) -> gpu.GpuFacts:
+        return gpu_facts.gather(self.api, local=self.local)

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -17,11 +17,17 @@ CDI_KIND = "nvidia.com/gpu"
 # Where the driver's files appear in the container in mode `devices`: where NVIDIA's own images expect them.
 DRIVER_FOLDER = "/usr/local/nvidia"
 LIBRARY_FOLDER = f"{DRIVER_FOLDER}/lib64"
+FREE_PERCENT = 10
+"""A GPU that nobody uses is 0 % busy; a display or a monitor's own queries make it a few."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class HostGpu:
-    """A GPU of this machine. Memory in bytes; minor: the number in /dev/nvidiaN, which need not equal the index."""
+    """A GPU of this machine. Memory in bytes; minor: the number in /dev/nvidiaN, which need not equal the index.
+
+    busy_percent: share of the last moment in which it had work. unusable: why no container can use it whole (divided by
+    MIG, compute mode `Prohibited`); empty for nothing.
+    """
 
     index: int
     uuid: str
@@ -31,6 +37,8 @@ class HostGpu:
     free_bytes: int = 0
     capability: str = ""
     minor: int | None = None
+    busy_percent: int = 0
+    unusable: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,11 +99,13 @@ class GpuAccess:
         return f"{self.gpu.name} ({self.gpu.uuid}), driver {self.gpu.driver}, by {self.mode}"
 
 
-def choose(facts: GpuFacts, force: str | None = None) -> GpuAccess | None:
+def choose(facts: GpuFacts, force: str | None = None, capabilities: Collection[str] = ()) -> GpuAccess | None:
     """Choose a GPU and the way to it. None when there is no GPU, or no way to it, and none was asked for.
 
     force: `runtime`, `cdi` or `devices` for the way, `none` for no GPU, or the index or UUID of the GPU; None finds
-    both. Without an index or UUID the GPU with the most free memory is taken.
+    both. capabilities: those of the GPUs that the rows are for, such as `8.0`. Without an index or UUID, a GPU is
+    taken that can be used, of these capabilities if there is one, without other work if there is one, with the most
+    free memory.
     Raises UsageError when what is forced does not exist here.
     """
     if force == "none":
@@ -105,20 +115,38 @@ def choose(facts: GpuFacts, force: str | None = None) -> GpuAccess | None:
         if force is not None:
             raise UsageError(f"--gpu {force}: this machine has no NVIDIA GPU, or its driver is not loaded")
         return None
-    gpu = _gpu(facts.gpus, force if mode is None else None)
-    ways = {way: _missing(way, gpu, facts) for way in (MODES if mode is None else (mode,))}
+    gpu = _gpu(facts.gpus, force if mode is None else None, capabilities)
+    ways = {way: gpu.unusable or _missing(way, gpu, facts) for way in (MODES if mode is None else (mode,))}
     for way, missing in ways.items():
         if not missing:
             return _access(way, gpu, facts)
     if force is None:
         return None
-    reasons = "; ".join(f"{way}: {missing}" for way, missing in ways.items())
-    raise UsageError(f"--gpu {force}: no container can get at {gpu.name} ({gpu.uuid}) that way: {reasons}")
+    raise UsageError(f"--gpu {force}: no container can get at {gpu.name} ({gpu.uuid}) that way: {_in_words(ways)}")
 
 
-def _gpu(gpus: Sequence[HostGpu], wanted: str | None) -> HostGpu:
+def why_none(facts: GpuFacts) -> str:
+    """Return why `choose` finds no GPU without being told one: there is none, or no way to it."""
+    if not facts.gpus:
+        return "no NVIDIA GPU here"
+    gpu = _gpu(facts.gpus, None, ())
+    return f"no way to {gpu.name}: {_in_words({way: gpu.unusable or _missing(way, gpu, facts) for way in MODES})}"
+
+
+def _in_words(ways: Mapping[Mode, str]) -> str:
+    if len(set(ways.values())) == 1:  # MIG, say
+        return next(iter(ways.values()))
+    return "; ".join(f"{way}: {missing}" for way, missing in ways.items())
+
+
+def _gpu(gpus: Sequence[HostGpu], wanted: str | None, capabilities: Collection[str]) -> HostGpu:
     if wanted is None:
-        return max(gpus, key=lambda gpu: (gpu.free_bytes, -gpu.index))
+
+        def worth(gpu: HostGpu) -> tuple[bool, bool, bool, int, int]:
+            fits = gpu.capability in capabilities
+            return not gpu.unusable, fits, gpu.busy_percent <= FREE_PERCENT, gpu.free_bytes, -gpu.index
+
+        return max(gpus, key=worth)
     for gpu in gpus:
         if wanted == str(gpu.index) or (len(wanted) >= 8 and gpu.uuid.lower().startswith(wanted.lower())):
             return gpu

@@ -8,7 +8,7 @@ import re
 import shutil
 import stat
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,14 @@ DRIVER_LIBRARY = re.compile(
     r"^lib(cuda|cudadebugger|nvidia-(?!api|container|egl|encode|fbc|gl|gtk|ngx|opticalflow|present|rtcore|tls|vk|wayland)"
     r"[-\w]+)\.so(\.\d+)*$"
 )
-QUERY = "index,uuid,name,driver_version,memory.total,memory.free,compute_cap"
+QUERY = (
+    "index", "uuid", "name", "driver_version", "memory.total", "memory.free",
+    "compute_cap", "utilization.gpu", "compute_mode", "mig.mode.current",
+)  # fmt: skip
+OLDEST = 6
+"""How many of these every nvidia-smi knows: one that does not know a field answers none of them."""
 SMI_TIMEOUT_SECONDS = 60.0
+PROHIBITED = {"Prohibited": "its compute mode is Prohibited"}
 
 
 def gather(api: APIClient, *, local: bool) -> GpuFacts:
@@ -56,10 +62,19 @@ def host_gpus() -> tuple[HostGpu, ...]:
     smi = _smi()
     if smi is None:
         return ()
+    for fields in (QUERY, QUERY[:OLDEST]):
+        answer = _ask_smi(smi, fields)
+        if answer is not None:
+            return parse_smi(answer, _minors(Path("/proc/driver/nvidia/gpus")))
+    return ()
+
+
+def _ask_smi(smi: str, fields: Sequence[str]) -> str | None:
+    """Return nvidia-smi's answer, None when it has none."""
     libraries = os.pathsep.join(filter(None, [os.environ.get("LD_LIBRARY_PATH"), *DRIVER_FOLDERS]))
     try:
         answer = subprocess.run(
-            [smi, f"--query-gpu={QUERY}", "--format=csv,noheader,nounits"],
+            [smi, f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"],
             capture_output=True,
             text=True,
             check=False,
@@ -67,18 +82,18 @@ def host_gpus() -> tuple[HostGpu, ...]:
             env={**os.environ, "LD_LIBRARY_PATH": libraries},
         )
     except (OSError, subprocess.TimeoutExpired):
-        return ()
-    return parse_smi(answer.stdout, _minors(Path("/proc/driver/nvidia/gpus"))) if answer.returncode == 0 else ()
+        return None
+    return answer.stdout if answer.returncode == 0 else None
 
 
 def parse_smi(csv: str, minors: dict[str, int]) -> tuple[HostGpu, ...]:
-    """Read nvidia-smi's answer to QUERY (memory in MiB). minors: /dev/nvidiaN by UUID; else the index."""
+    """Read nvidia-smi's answer to QUERY or its beginning. minors: /dev/nvidiaN by UUID; else the index."""
     gpus = []
     for line in csv.splitlines():
         values = [value.strip() for value in line.split(",")]
-        if len(values) != len(QUERY.split(",")):
+        if len(values) not in (OLDEST, len(QUERY)):
             continue
-        index, uuid, name, driver, total, free, capability = values
+        index, uuid, name, driver, total, free, capability, busy, mode, mig = (values + [""] * 4)[: len(QUERY)]
         gpus.append(
             HostGpu(
                 index=int(index),
@@ -89,20 +104,23 @@ def parse_smi(csv: str, minors: dict[str, int]) -> tuple[HostGpu, ...]:
                 free_bytes=_mebibytes(free),
                 capability=capability if re.fullmatch(r"\d+\.\d+", capability) else "",
                 minor=minors.get(uuid, int(index)),
+                busy_percent=int(busy) if busy.isdigit() else 0,
+                unusable="it is divided by MIG" if mig == "Enabled" else PROHIBITED.get(mode, ""),
             )
         )
     return tuple(gpus)
 
 
 def driver_files(ldconfig: str | None = None, folders: tuple[str, ...] = DRIVER_FOLDERS) -> dict[str, str]:
-    """Return the driver's compute libraries and nvidia-smi, file name to path; empty when there is no libcuda.so.1.
+    """Return the driver's compute libraries and nvidia-smi, file name to path; empty when there is no driver.
 
-    All come from the folder that holds libcuda.so.1, so that no second driver's files are mixed in.
+    All come from one folder, so that no second driver's files are mixed in: the first that holds libcuda.so.1 and
+    libnvidia-ml.so.1. A folder for forward compatibility (`cuda-compat`) has no NVML.
     ldconfig: output of `ldconfig -p`; read from this machine by default.
     """
     cached = re.findall(r"=> (\S+)/libcuda\.so\.1$", _ldconfig() if ldconfig is None else ldconfig, re.MULTILINE)
     for folder in map(Path, (*cached, *folders)):
-        if not (folder / "libcuda.so.1").exists():
+        if not all((folder / name).exists() for name in ("libcuda.so.1", "libnvidia-ml.so.1")):
             continue
         files = {path.name: str(path) for path in sorted(folder.iterdir()) if DRIVER_LIBRARY.match(path.name)}
         if smi := _smi():

@@ -1,0 +1,210 @@
+"""What the host's driver says, asked of its own libraries through ctypes: NVML and CUDA's driver API.
+
+`nvidia-ml-py` makes the same calls in the same way, but no image is certain to hold it, and putting it there for the
+checks' sake would change what is certified. Standard library only and without relative imports: `probe` is run from
+this file by an interpreter of its own, too.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+NVML = "libnvidia-ml.so.1"
+LIBCUDA = "libcuda.so.1"
+PROBE_SECONDS = 60.0
+
+# Kinds of clocks, and reasons to hold them down that are no part of ordinary work: nvml.h, nvmlClockType_t and
+# nvmlClocksThrottleReason*. The power cap (0x4) is ordinary: a large matrix product runs into it on most GPUs.
+NVML_CLOCK_SM = 1
+HELD_DOWN = {
+    0x2: "its application clocks are set low",
+    0x8: "the hardware slows it down",
+    0x10: "it follows another GPU's clocks",
+    0x20: "it is too hot",
+    0x40: "it is too hot",
+    0x80: "its power supply slows it down",
+}
+
+
+class DriverError(RuntimeError):
+    """A call into the driver's libraries did not succeed. `code` is the library's own."""
+
+    def __init__(self, call: str, code: int, text: str) -> None:
+        self.code = code
+        super().__init__(f"{call}: {text} ({code})")
+
+
+class Nvml:
+    """NVML, for as long as `nvml()` is open."""
+
+    def __init__(self, library: Any) -> None:
+        self._library = library
+
+    def call(self, name: str, *arguments: Any) -> None:
+        """Call one function. Raises DriverError when it does not succeed, or when this driver does not have it."""
+        try:
+            code = getattr(self._library, name)(*arguments)
+        except AttributeError:
+            raise DriverError(name, -1, "this driver has no such function") from None
+        if code:
+            raise DriverError(name, code, self._library.nvmlErrorString(code).decode())
+
+    def handle(self, uuid: str) -> ctypes.c_void_p:
+        """Return the GPU with a UUID."""
+        handle = ctypes.c_void_p()
+        self.call("nvmlDeviceGetHandleByUUID", uuid.encode(), ctypes.byref(handle))
+        return handle
+
+    def number(self, name: str, *arguments: Any) -> int:
+        """Return what a function of NVML writes to its last argument, one unsigned number."""
+        value = ctypes.c_uint()
+        self.call(name, *arguments, ctypes.byref(value))
+        return value.value
+
+
+@contextmanager
+def nvml() -> Iterator[Nvml]:
+    """Yield NVML. Raises OSError without its library, DriverError when it refuses."""
+    library = ctypes.CDLL(NVML)
+    library.nvmlErrorString.restype = ctypes.c_char_p
+    opened = Nvml(library)
+    opened.call("nvmlInit_v2")
+    try:
+        yield opened
+    finally:
+        library.nvmlShutdown()
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of the driver and of the newest CUDA that it serves.
+
+    Raises OSError without NVML's library, DriverError when NVML refuses.
+    """
+    with nvml() as library:
+        text = ctypes.create_string_buffer(96)
+        library.call("nvmlSystemGetDriverVersion", text, ctypes.c_uint(len(text)))
+        cuda = ctypes.c_int()
+        library.call("nvmlSystemGetCudaDriverVersion_v2", ctypes.byref(cuda))
+    return {"driver": text.value.decode(), "cuda": f"{cuda.value // 1000}.{cuda.value % 1000 // 10}"}
+
+
+class _Utilization(ctypes.Structure):
+    _fields_ = (("gpu", ctypes.c_uint), ("memory", ctypes.c_uint))
+
+
+def utilization(uuid: str) -> int:
+    """Return the share of the last moment (up to a second) in which the GPU had work, in percent.
+
+    Raises OSError without NVML's library, DriverError where it does not tell, as for a slice of a GPU.
+    """
+    with nvml() as library:
+        rates = _Utilization()
+        library.call("nvmlDeviceGetUtilizationRates", library.handle(uuid), ctypes.byref(rates))
+    return int(rates.gpu)
+
+
+@dataclass(frozen=True)
+class Clocks:
+    """How fast the GPU runs now: its clock and its highest one, in MHz, and what holds it down (nothing: no one)."""
+
+    sm_mhz: int
+    max_sm_mhz: int
+    held_down: tuple[str, ...]
+
+
+def clocks(uuid: str) -> Clocks:
+    """Read the GPU's clocks. Raises as `utilization` does."""
+    with nvml() as library:
+        handle = library.handle(uuid)
+        reasons = ctypes.c_ulonglong()
+        library.call("nvmlDeviceGetCurrentClocksThrottleReasons", handle, ctypes.byref(reasons))
+        return Clocks(
+            library.number("nvmlDeviceGetClockInfo", handle, NVML_CLOCK_SM),
+            library.number("nvmlDeviceGetMaxClockInfo", handle, NVML_CLOCK_SM),
+            tuple(dict.fromkeys(text for bit, text in HELD_DOWN.items() if reasons.value & bit)),
+        )
+
+
+def cuda_devices() -> list[dict[str, str]]:
+    """Return name and UUID of every GPU that CUDA shows to this process.
+
+    Raises OSError without the driver's library, DriverError when it refuses, also with CUDA_ERROR_NO_DEVICE.
+    """
+    cuda = ctypes.CDLL(LIBCUDA)
+
+    def call(name: str, *arguments: Any) -> None:
+        code = getattr(cuda, name)(*arguments)
+        if code:
+            text = ctypes.c_char_p()
+            cuda.cuGetErrorString(code, ctypes.byref(text))
+            raise DriverError(name, code, (text.value or b"unknown error").decode())
+
+    call("cuInit", 0)
+    count = ctypes.c_int()
+    call("cuDeviceGetCount", ctypes.byref(count))
+    devices = []
+    for index in range(count.value):
+        name, uuid = ctypes.create_string_buffer(128), (ctypes.c_ubyte * 16)()
+        call("cuDeviceGetName", name, len(name), index)
+        call("cuDeviceGetUuid", uuid, index)
+        devices.append({"name": name.value.decode(), "uuid": format_uuid(bytes(uuid))})
+    return devices
+
+
+def format_uuid(raw: bytes) -> str:
+    """Return 16 bytes as NVML and nvidia-smi write them: `GPU-xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx`."""
+    text = raw.hex()
+    return "GPU-" + "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))
+
+
+def probe() -> dict[str, Any]:
+    """Return what a process of this environment meets.
+
+    `library`: the libcuda that was loaded, None where there is none. `devices`: how many GPUs CUDA shows. `refused`:
+    what it answered instead, empty when it answered well.
+    """
+    try:
+        devices, refused = len(cuda_devices()), ""
+    except OSError:
+        return {"library": None, "devices": 0, "refused": f"no {LIBCUDA}"}
+    except DriverError as error:
+        devices, refused = 0, str(error)
+    return {"library": loaded_libcuda(), "devices": devices, "refused": refused}
+
+
+def probe_with(environment: Mapping[str, str]) -> dict[str, Any]:
+    """Return what `probe` finds in a fresh process with that environment. Raises OSError where it gives no answer."""
+    code = f"import json, runpy; print(json.dumps(runpy.run_path({__file__!r})['probe']()))"
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=dict(environment), capture_output=True, text=True,
+            timeout=PROBE_SECONDS, check=True,
+        )  # fmt: skip
+        found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    except (subprocess.SubprocessError, ValueError, IndexError) as error:
+        raise OSError(f"asking for the GPU in another environment: {error}") from error
+    return found
+
+
+def loaded_libcuda(maps: str = "/proc/self/maps") -> str | None:
+    """Return the file of the libcuda that this process has loaded."""
+    with Path(maps).open(encoding="utf-8", errors="surrogateescape") as file:
+        files = [line.split(maxsplit=5)[5].rstrip("\n") for line in file if "/libcuda.so" in line]
+    return files[0] if files else None
+
+
+def is_of_the_image(path: str, mountinfo: str = "/proc/self/mountinfo") -> bool:
+    """Say whether a file lies in the container's own root file system, and is not one that the host mounted into it."""
+    lines = Path(mountinfo).read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    points = (line.split()[4] for line in lines)
+    real = os.path.realpath(path)
+    return max((point for point in points if f"{real}/".startswith(f"{point.rstrip('/')}/")), key=len) == "/"
