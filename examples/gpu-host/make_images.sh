@@ -5,7 +5,8 @@
 #
 # The engine needs no network and the host no docker command: everything goes through the engine's API by curl. The host
 # brings /usr/local/cuda-X.Y and a python3 with torch; WHEELHOUSE holds flash-attn 2.8.3 for it, the variants that
-# build_variants.py makes, and einops. What is made: gpu-host:torch, and on it one image a flash-attn wheel.
+# build_variants.py makes, and einops. What is made: gpu-host:torch, on it one image a flash-attn wheel, and
+# gpu-host:stub-driver.
 # Prints a line a step, with the seconds since the start; what the engine answers is shown only when it is an error.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -63,4 +64,14 @@ einops=("$wheelhouse"/einops-*.whl)
 add base "$wheelhouse"/flash_attn-2.8.3-cp3*.whl "${einops[@]}"
 add flash-attn-sm80-only "$wheelhouse"/flash_attn-2.8.3+sm80.only-*.whl "${einops[@]}"
 add flash-attn-scaled "$wheelhouse"/flash_attn-2.8.3+scaled-*.whl "${einops[@]}"
+add flash-attn-empty-backward "$wheelhouse"/flash_attn-2.8.3+empty.backward-*.whl "${einops[@]}"
+
+# The stubs are for linking on a machine without a driver; here the loader is told of them.
+say "gpu-host:stub-driver"
+mkdir "$work/stub"
+cat >"$work/stub/Dockerfile" <<'DOCKERFILE'
+FROM gpu-host:base
+RUN echo /usr/local/cuda/lib64/stubs > /etc/ld.so.conf.d/stubs.conf && ldconfig
+DOCKERFILE
+tar -C "$work/stub" --format=gnu -cf - . | post "build?t=gpu-host:stub-driver&networkmode=none" 'Successfully tagged'
 say "done"

@@ -53,8 +53,9 @@ class Scenario:
 
     wheel: glob for the flash-attn wheel in the wheelhouse. checks: asked, with their needs. failures: check id to a
     regular expression for its evidence; all root failures, no more and no fewer. errors: the same for checks that must
-    give no verdict, matched against what they measured. prepare: damages the unpacked wheel (first argument) or the
-    expectation (second), and returns environment variables.
+    give no verdict, matched against what they measured. says: the same for
+    checks that must pass. prepare: damages the unpacked wheel (first argument) or the expectation (second), and returns
+    environment variables.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Scenario:
     checks: tuple[str, ...] = EVERY_GPU_CHECK
     failures: dict[str, str] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)
+    says: dict[str, str] = field(default_factory=dict)
     head_dims: tuple[int, ...] = (64, 96, 128)
     dtypes: tuple[str, ...] = ("bf16", "fp16")
     prepare: Callable[[Path, dict[str, Any]], dict[str, str]] = lambda site, expect: {}
@@ -131,6 +133,20 @@ SCENARIOS = (
         "scaled", "flash_attn-2.8.3+scaled-*", FLASH_ATTN, {"flash-attn.numerics": r"scale 1\.0(09|10|11)"}, **LEAN
     ),
     Scenario(
+        "backward",
+        "flash_attn-2.8.3+backward-*",
+        ("flash-attn.numerics",),
+        says={"flash-attn.numerics": "backward: checked"},
+        **LEAN,
+    ),
+    Scenario(
+        "empty-backward",
+        "flash_attn-2.8.3+empty.backward-*",
+        FLASH_ATTN,
+        {"flash-attn.numerics": "bf16 head dim 64: dense 1500, GQA 24/8, d[qkv]"},
+        **LEAN,
+    ),
+    Scenario(
         "sdpa-in-disguise",
         SOUND,
         FLASH_ATTN,
@@ -187,7 +203,9 @@ def run(scenario: Scenario, wheelhouses: list[Path], facts: dict[str, Any]) -> d
         with zipfile.ZipFile(wheel) as archive:
             archive.extractall(site)
         expect = expectation(scenario, facts)
-        environment = {**os.environ, "PYTHONPATH": str(site), "ASSAY_TOKEN": "token", **scenario.prepare(site, expect)}
+        # Of several GPUs a container would be given one; here the variable does that.
+        given = {"PYTHONPATH": str(site), "ASSAY_TOKEN": "token", "CUDA_VISIBLE_DEVICES": facts["gpu"]["uuid"]}
+        environment = {**os.environ, **given, **scenario.prepare(site, expect)}
         (Path(folder) / "expect.json").write_text(json.dumps(expect))
         command = [sys.executable, str(RUNNER), "--expect", f"{folder}/expect.json"]
         command += [part for check in scenario.checks for part in ("--only", check)]
@@ -230,6 +248,8 @@ def problems(scenario: Scenario, findings: list[dict[str, Any]]) -> list[str]:
             found.append(f"{check} must fail with {pattern!r}; it is {status}: {one['measured'][:200]}")
         elif not (scenario.failures or scenario.errors) and status != "passed":
             found.append(f"{check} must pass; it is {status}: {one['measured'][:200]}")
+        elif not re.search(scenario.says.get(check, ""), one["measured"]):
+            found.append(f"{check} must say {scenario.says[check]!r}; it says: {one['measured'][:200]}")
     asked = {one["check"] for one in findings}
     return found + [f"{check} was not asked" for check in scenario.checks if check not in asked]
 

@@ -10,9 +10,13 @@
 #   engine  unpack and start the engine of BUNDLE/engine.tar.xz
 #   images  make the images that matrix.gpu-host.toml names (examples/gpu-host/make_images.sh)
 #   matrix  run matrix.gpu-host.toml at level gpu, with the Python packages of BUNDLE/site.tar.xz
-#   load    give the engine images that were saved elsewhere: BUNDLE/image.part000 and so on, which are deleted as they are
-#           read (receive_image.sh, which does it while the parts arrive, too)
-#   check   judge that image: IMAGE=TAG ROW=ID MATRIX=FILE
+#   load    give the engine images that were saved elsewhere: BUNDLE/image.part000 and so on, which are deleted as they
+#           are read (receive_image.sh, which does it while the parts arrive, too)
+#   check   judge images as rows: CHECK="TAG=ROW ..." MATRIX=FILE
+#   second  the first row of matrix.gpu-host.toml once more, on the host's second GPU
+#   access  containers get at each GPU, in each way there is (test_engine_gpu_access.py)
+#   draw    time pictures of IMAGE (scripts/benchmark_drawing.py, with the options DRAW)
+#   measure the sample model's grades and bf16 against fp32 in IMAGE (scripts/measure_sample_model.py)
 #   stop    stop the engine
 #
 # A step that fails keeps no later one from running; the exit code is the first failure's.
@@ -20,7 +24,7 @@
 #
 # BUNDLE: what examples/gpu-host/pack.sh packs. WHEELHOUSE, if not in BUNDLE: flash-attn 2.8.3 for the host's Python,
 # the wheels of examples/gpu-host/build_variants.py, and einops.
-# OUT gets host-run.log, host-checks.json, report.json, report.html and run.tar.gz with everything else. `assay claims`
+# OUT gets host-run.log, host-checks.json, and of each run its report.json and an archive with everything. `assay claims`
 # over the report needs the package index: run it where there is one, on what came back.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -81,8 +85,9 @@ use_host_package() {
 }
 
 keep() { # FOLDER: what comes back
-  cp "$1"/report.json "$1"/report.html "$out"/ 2>/dev/null || true
-  tar -C "$1" -czf "$out/run.tar.gz" .
+  local name=${1##*/}
+  cp "$1"/report.json "$out/$name.json" 2>/dev/null || true
+  tar -C "$1" -czf "$out/$name.tar.gz" .
 }
 
 matrix() {
@@ -100,11 +105,56 @@ load() {
 
 check() {
   use_host_package
-  local status=0
-  python3 -m assay check "$IMAGE" --row "$ROW" --matrix "${MATRIX:-matrix.toml}" --level gpu \
-    --out "/tmp/assay-check/$ROW" || status=$?
-  keep "/tmp/assay-check/$ROW"
+  local status=0 pair
+  for pair in ${CHECK:?CHECK="TAG=ROW ..."}; do
+    local one=0
+    python3 -m assay check "${pair%=*}" --row "${pair#*=}" --matrix "${MATRIX:-matrix.toml}" --level gpu \
+      --out "/tmp/assay-check/${pair#*=}" || one=$?
+    echo "${pair#*=}: exit code $one"
+    [ $one -le 1 ] || status=$one # 1: rejected, which may be what is expected; the report says
+  done
+  keep /tmp/assay-check
   return $status
+}
+
+second() {
+  use_host_package
+  local status=0
+  python3 -m assay matrix --matrix matrix.gpu-host.toml --row cu130 --level gpu --gpu 1 --out /tmp/assay-second ||
+    status=$?
+  keep /tmp/assay-second
+  return $status
+}
+
+access() {
+  use_host_package
+  python3 -m pytest -q -p no:cacheprovider tests/gpu/test_engine_gpu_access.py
+}
+
+draw() {
+  use_host_package
+  # shellcheck disable=SC2086 # DRAW holds several options
+  python3 scripts/benchmark_drawing.py --image "$IMAGE" --out /tmp/assay-draw ${DRAW:-}
+  keep /tmp/assay-draw
+}
+
+measure() {
+  use_host_package
+  python3 - "$IMAGE" "$out" <<'PYTHON'
+import sys
+from pathlib import Path
+
+from assay.engine import Engine, Mount
+
+image, out = sys.argv[1:]
+engine = Engine.connect(start=False)
+mounts = [Mount(source=Path.cwd(), target="/checkout"), Mount(source=Path(out), target="/out", read_only=False)]
+command = ["python", "/checkout/scripts/measure_sample_model.py", "--device", "cuda", "--batch", "20",
+           "--out", "/out/sample-model.json"]
+gpu = engine.gpu_access()
+done = engine.run(image, command, mounts=mounts, gpu=gpu, memory_bytes=32 << 30, timeout=400, on_line=print)
+sys.exit(done.exit_code)
+PYTHON
 }
 
 stop() { kill "$(cat "$engine/pid")"; }
@@ -125,7 +175,7 @@ run() { # STEP FUNCTION: all it prints into the log, the end of it to stdout. A 
 first=0
 for step in "${@:?usage: host_run.sh STEP... (see the top of this file)}"; do
   case $step in
-    facts | checks | images | matrix | load | check | stop) run "$step" "$step" ;;
+    facts | checks | images | matrix | load | check | second | access | draw | measure | stop) run "$step" "$step" ;;
     engine) run engine start_engine ;;
     *) echo "host_run.sh: unknown step '$step'" >&2; exit 2 ;;
   esac

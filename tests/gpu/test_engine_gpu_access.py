@@ -89,6 +89,19 @@ def test_the_chosen_gpu_and_no_other_is_seen(engine: Engine, image: str, mode: s
     assert result.stdout_tail == ("devices 1", f"uuid {access.uuid.removeprefix('GPU-').replace('-', '')}")
 
 
+def test_each_gpu_of_this_machine_can_be_the_one(engine: Engine, image: str) -> None:
+    gpus = engine.host_gpus()
+    if len(gpus) < 2:
+        pytest.skip("one GPU here")
+    for gpu in gpus:
+        access = engine.gpu_access(str(gpu.index))
+        assert access is not None
+        assert access.uuid == gpu.uuid
+        result = engine.run(image, ["python3", "-c", PROBE], gpu=access, timeout=120)
+        assert result.exit_code == 0, result.stderr_tail
+        assert result.stdout_tail == ("devices 1", f"uuid {gpu.uuid.removeprefix('GPU-').replace('-', '')}")
+
+
 def test_a_container_without_access_sees_none(engine: Engine, image: str) -> None:
     result = engine.run(image, ["python3", "-c", "import ctypes; ctypes.CDLL('libcuda.so.1')"], timeout=60)
     assert result.exit_code != 0
