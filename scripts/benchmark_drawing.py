@@ -89,6 +89,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--only", default="", metavar="TEXT", help="only the lines whose name contains TEXT")
     parser.add_argument("--pictures", type=int, default=3, help="per process, the first warms up; default: 3")
     parser.add_argument("--rounds", type=int, default=2, help="processes per line, taking turns; default: 2")
+    parser.add_argument("--steps", type=int, help="fewer steps than a picture needs: times fall in proportion")
     parser.add_argument("--gpu", metavar="WAY", help="runtime, cdi, devices, or a GPU's index or UUID")
     options = parser.parse_args()
     if options.pictures < 2 or options.rounds < 1:
@@ -140,7 +141,8 @@ def time_lines(lines: Sequence[Line], draw: Draw, options: argparse.Namespace) -
         for line in lines:
             print(f"-- round {number + 1} of {options.rounds}: {line.name}", flush=True)
             name = line.name.replace(", ", "-").replace(" ", "-")
-            draw([*line.options, "--pictures", str(options.pictures)], name)
+            steps = ["--steps", str(options.steps)] if options.steps else []
+            draw([*line.options, *steps, "--pictures", str(options.pictures)], name)
             reports[line.name].append(json.loads((options.out / f"{name}.json").read_text(encoding="utf-8")))
     return reports
 

@@ -35,9 +35,9 @@ def test_lines_take_turns_and_warm_ups_are_not_counted(benchmark: ModuleType, tm
         report = {"seconds": [99.0, len(drawn), len(drawn) + 1.0], "peak_bytes": len(drawn) << 30, "device": "H100"}
         (tmp_path / f"{name}.json").write_text(json.dumps(report))
 
-    options = argparse.Namespace(rounds=2, pictures=3, out=tmp_path)
+    options = argparse.Namespace(rounds=2, pictures=3, out=tmp_path, steps=7)
     timed = benchmark.time_lines(lines, draw, options)
-    pictures = ("--pictures", "3")
+    pictures = ("--steps", "7", "--pictures", "3")
     flash = ("--attention", "flash", *pictures)
     assert drawn == [flash, pictures, flash, pictures]
     row = benchmark.summary(lines[0], timed["one, flash"])
