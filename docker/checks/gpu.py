@@ -75,7 +75,7 @@ def why_no_gpu(error: nvidia.DriverError, hidden: str | None, nodes: list[str]) 
     if error.code in OF_THE_IMAGE:
         library = nvidia.loaded_libcuda()
         if library is None or nvidia.is_of_the_image(library):
-            return True, f"no GPU: {OF_THE_IMAGE[error.code]}"
+            return True, f"no GPU: {OF_THE_IMAGE[error.code]}, {library}"
         return False, f"no GPU: the host's own {library} does not suit its kernel module"
     return False, f"the GPU cannot be used: {error}" if nodes else "the container was given no GPU"
 

@@ -7,9 +7,9 @@
 #
 #   facts   print what the host is: GPU, driver, toolkit, torch
 #   checks  ask every GPU check on the host's own torch, sound and damaged (tests/gpu/host_checks.py)
-#   engine  unpack and start the engine of BUNDLE/engine.tar.xz
+#   engine  unpack and start the engine of BUNDLE/engine.tar.xz, and tell it of the GPUs (cdi_specification.py)
 #   images  make the images that matrix.gpu-host.toml names (examples/gpu-host/make_images.sh)
-#   matrix  run matrix.gpu-host.toml at level gpu, with the Python packages of BUNDLE/site.tar.xz
+#   matrix  run matrix.gpu-host.toml (or its one row ROW) at level gpu, with the Python packages of BUNDLE/site.tar.xz
 #   load    give the engine images that were saved elsewhere: BUNDLE/image.part000 and so on, which are deleted as they
 #           are read (receive_image.sh, which does it while the parts arrive, too)
 #   check   judge images as rows: CHECK="TAG=ROW ..." MATRIX=FILE
@@ -19,6 +19,7 @@
 #   measure the sample model's grades and bf16 against fp32 in IMAGE (scripts/measure_sample_model.py)
 #   stop    stop the engine
 #
+# GPU: forced on `matrix` and `check`, as --gpu; found out where it is not set.
 # A step that fails keeps no later one from running; the exit code is the first failure's.
 # What a step prints is in OUT/host-run.log in full; here come its last lines only.
 #
@@ -63,10 +64,19 @@ checks() {
 start_engine() {
   if [ ! -S "$engine/docker.sock" ]; then
     unpack engine "$engine"
+    # Engines from 25 on know CDI where it is switched on; older ones would not start with the option.
+    mkdir -p "$engine/cdi"
+    use_host_package
+    python3 tests/gpu/cdi_specification.py >"$engine/cdi/nvidia.json"
+    local options=()
+    if LD_LIBRARY_PATH=$engine/lib "$engine/bin/dockerd" --help | grep -q -e --cdi-spec-dir; then
+      printf '{"features": {"cdi": true}}\n' >"$engine/daemon.json"
+      options=(--config-file "$engine/daemon.json" --cdi-spec-dir "$engine/cdi")
+    fi
     # The engine alone gets the bundled libraries: containers and Python do not.
     LD_LIBRARY_PATH=$engine/lib PATH=$engine/bin:$PATH setsid dockerd --data-root "$engine/data" \
       --exec-root "$engine/exec" --host "$DOCKER_HOST" --pidfile "$engine/pid" --iptables=false --ip6tables=false \
-      --bridge=none >"$engine/log" 2>&1 </dev/null &
+      --bridge=none "${options[@]}" >"$engine/log" 2>&1 </dev/null &
     for _ in $(seq 120); do grep -q 'API listen' "$engine/log" 2>/dev/null && break; sleep 0.5; done
   fi
   curl -fsS --unix-socket "$engine/docker.sock" http://engine/version | python3 -c '
@@ -93,8 +103,9 @@ keep() { # FOLDER: what comes back
 matrix() {
   use_host_package
   local status=0
-  python3 -m assay matrix --matrix matrix.gpu-host.toml --level gpu --jobs "${JOBS:-4}" --out /tmp/assay-out || status=$?
-  keep /tmp/assay-out
+  python3 -m assay matrix --matrix matrix.gpu-host.toml --level gpu --jobs "${JOBS:-4}" \
+    ${GPU:+--gpu "$GPU"} ${ROW:+--row "$ROW"} --out "/tmp/assay-matrix${ROW:+-$ROW}" || status=$?
+  keep "/tmp/assay-matrix${ROW:+-$ROW}"
   return $status
 }
 
@@ -109,7 +120,7 @@ check() {
   for pair in ${CHECK:?CHECK="TAG=ROW ..."}; do
     local one=0
     python3 -m assay check "${pair%=*}" --row "${pair#*=}" --matrix "${MATRIX:-matrix.toml}" --level gpu \
-      --out "/tmp/assay-check/${pair#*=}" || one=$?
+      ${GPU:+--gpu "$GPU"} --out "/tmp/assay-check/${pair#*=}" || one=$?
     echo "${pair#*=}: exit code $one"
     [ $one -le 1 ] || status=$one # 1: rejected, which may be what is expected; the report says
   done
