@@ -132,7 +132,10 @@ def _debian(engine: Engine, ref: str, network: NetworkSettings, say: Say) -> Bas
         try:
             pulled = engine.pull(ref)
         except IngredientError as error:
-            raise IngredientError(f"the base {ref} cannot be had. {trouble}. Pulling it failed too: {error}") from error
+            raise IngredientError(
+                f"the base {ref} cannot be had. {trouble}. Pulling it failed too: {error}. Load it with `docker load`, "
+                f"or give the name {ref} to an image that the engine holds"
+            ) from error
         engine.tag(pulled.id, name)
         return _describe(name, pulled)
 

@@ -95,7 +95,7 @@ def test_where_none_can_be_made_it_is_pulled() -> None:
 
 
 def test_where_nothing_works_both_reasons_are_told() -> None:
-    with pytest.raises(IngredientError, match=r"no Debian sources\. Pulling it failed too: .*no route"):
+    with pytest.raises(IngredientError, match=r"no Debian sources\. Pulling it failed too: .*no route\. Load it"):
         ensure(InMemoryEngine())
 
 
