@@ -101,6 +101,6 @@ def benchmark(session: nox.Session) -> None:
 
 @nox.session
 def lock(session: nox.Session) -> None:
-    """Make the hash-pinned requirement files again. Arguments go to `python -m assay.locks`."""
+    """Write the hash-pinned requirement files that are named, or all. Arguments go to `python -m assay.locks`."""
     session.install("-q", "-e", ".", "uv")
     session.run("python", "-m", "assay.locks", *session.posargs)

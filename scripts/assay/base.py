@@ -1,9 +1,11 @@
 """The base image of a row: made from Debian's packages, or what the engine has, or pulled.
 
 `debian:bookworm` is bootstrapped with mmdebstrap from this machine's own apt sources, so that no image registry is
-needed. It gets a name of assay's own, `assay/debian:bookworm`: the name `debian:bookworm` stays free for the real one,
-and where the engine holds the real one, that is what rows are built on. Ours holds no apt sources: they would name
-this machine's mirror: build steps mount them, and whoever derives an image from it brings their own.
+needed. It gets a name of assay's own, `localhost/assay/debian:bookworm`: the name `debian:bookworm` stays free for the
+real one, and where the engine holds the real one, that is what rows are built on. A Dockerfile names what its row
+names, and assay passes its own name as a build argument: no engine ever looks for ours in a registry, where
+`assay/debian` would be somebody else's. Ours holds no apt sources: they would name this machine's mirror: build steps
+mount them, and whoever derives an image from it brings their own.
 """
 
 from __future__ import annotations
@@ -57,18 +59,22 @@ _ONE_AT_A_TIME = threading.Lock()
 class BaseImage:
     """The image that a row is built on.
 
-    ref: the name that the Dockerfile uses. id: the engine's own (`sha256:...`). digest: the registry's, where it came
-    from one; else the id, which says as much.
+    ref: the name that the build is given. id: the engine's own (`sha256:...`). digest: the registry's, where it came
+    from one; else the id, which says as much. layers: those that every image built on it begins with.
     """
 
     ref: str
     id: str
     digest: str
+    layers: tuple[str, ...] = ()
 
 
 def reference(ref: str) -> str:
-    """Return the name under which a Dockerfile finds a base: assay's own for those that it can make."""
-    return f"assay/{ref}" if ref in BOOTSTRAPPED else ref
+    """Return the name under which a build finds a base in the engine: assay's own for those that it can make.
+
+    `localhost` would be this machine's own registry: a name there that the engine lacks is in nobody else's reach.
+    """
+    return f"localhost/assay/{ref}" if ref in BOOTSTRAPPED else ref
 
 
 def recipe() -> str:
@@ -126,7 +132,10 @@ def _debian(engine: Engine, ref: str, network: NetworkSettings, say: Say) -> Bas
         try:
             pulled = engine.pull(ref)
         except IngredientError as error:
-            raise IngredientError(f"the base {ref} cannot be had. {trouble}. Pulling it failed too: {error}") from error
+            raise IngredientError(
+                f"the base {ref} cannot be had. {trouble}. Pulling it failed too: {error}. Load it with `docker load`, "
+                f"or give the name {ref} to an image that the engine holds"
+            ) from error
         engine.tag(pulled.id, name)
         return _describe(name, pulled)
 
@@ -217,4 +226,4 @@ def _held_or_pulled(engine: Engine, ref: str, say: Say) -> BaseImage:
 def _describe(ref: str, image: Image) -> BaseImage:
     """Return what a certificate says of a base."""
     digest = image.digests[0].rpartition("@")[2] if image.digests else image.id
-    return BaseImage(ref=ref, id=image.id, digest=digest)
+    return BaseImage(ref=ref, id=image.id, digest=digest, layers=image.layers)

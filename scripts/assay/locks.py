@@ -1,22 +1,32 @@
-"""Writes the hash-pinned requirements under `docker/locks`: `python -m assay.locks`, or `nox -s lock`.
+"""Write the hash-pinned requirements under `docker/locks`: `nox -s lock -- [NAME...]`, or `python -m assay.locks`.
 
-A lock is a function of its `.in` file (or, for the CUDA releases, of the releases table) and of what the package index
-holds on that day. It names no index, so that each machine installs from the one that it is configured for.
+NAME is a lock (`tools`, `cuda-12.1.1`) or a folder of them (`torch-2.4.0-cu121`); without one, all are written. What a
+lock holds already stays as it is where that still suits, so that writing it again changes nothing without need: a
+changed lock voids certificates. `--upgrade` takes the newest versions instead.
+
+A lock is a function of its `.in` file (or, for the CUDA releases, of the releases table), of what it held before, and
+of what the package index holds on that day. It names no index, so that each machine installs from the one that it is
+configured for: pip's and uv's own settings, PIP_EXTRA_INDEX_URL and UV_INDEX among them.
 """
 
 from __future__ import annotations
 
+import argparse
+import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from assay import paths, releases
-from assay.errors import IngredientError
+from assay import pinned, releases
+from assay.errors import AssayError, ExitCode, IngredientError, UsageError
+from assay.network import NetworkSettings
+from assay.releases import CudaRelease, TorchBuild
+from assay.suggest import perhaps
 
 PYTHONS = ("3.10", "3.11", "3.12")
 """Interpreters that locks are written for, where torch has wheels for them."""
@@ -26,6 +36,9 @@ ANY_PYTHON = "3.10"
 
 # glibc 2.28 or newer: Debian 12 and Ubuntu 22.04 both are.
 PLATFORM = "x86_64-manylinux_2_28"
+
+# For a torch whose requirements nobody has written yet: the last numpy that runs on the oldest Python of PYTHONS.
+NUMPY = "2.2.6"
 
 _PIN = re.compile(r"^(?P<name>[A-Za-z0-9._-]+)==(?P<version>[^\s;\\]+)")
 
@@ -46,6 +59,12 @@ class Lock:
     python: str
     constraints: str | None = None
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What it goes by on the command line: itself, and the folder that it is in."""
+        name = self.target.removesuffix(".txt")
+        return (name.partition("/")[0], name) if "/" in name else (name,)
+
 
 def planned(folder: Path, table: releases.Releases) -> Iterator[Lock]:
     """Yield every lock that belongs in `folder`, each after the one that it builds on."""
@@ -56,24 +75,98 @@ def planned(folder: Path, table: releases.Releases) -> Iterator[Lock]:
         if release.packages:
             lines = "".join(f"{name}=={version}\n" for name, version in release.packages.items())
             yield Lock(
-                target=f"cuda-{release.name}.txt",
+                target=pinned.cuda_lock(release),
                 source="the releases table",
                 requirements=lines,
                 python=ANY_PYTHON,
             )
     runtime = (folder / "runtime.in").read_text(encoding="utf-8")
     for build in table.torches.values():
-        torch = (folder / build.lock / "torch.in").read_text(encoding="utf-8")
-        for python in (python for python in PYTHONS if python in build.pythons):
-            base = f"{build.lock}/torch-py{python}.txt"
+        own = _torch_in(build, folder)
+        release = table.cuda(build.cuda_release)
+        torch = own.read_text(encoding="utf-8") if own.is_file() else torch_requirements(build, release, build.version)
+        for python in _pythons(build):
+            base = pinned.torch_lock(build, python)
             yield Lock(target=base, source=f"{build.lock}/torch.in", requirements=torch, python=python)
             yield Lock(
-                target=f"{build.lock}/runtime-py{python}.txt",
+                target=pinned.runtime_lock(build, python),
                 source="runtime.in",
                 requirements=runtime,
                 python=python,
                 constraints=base,
             )
+
+
+def torch_requirements(build: TorchBuild, release: CudaRelease, version: str) -> str:
+    """Return what the releases table says of a torch build, as requirements; its wheel says the rest.
+
+    version: of the wheel in the index: `2.4.0+cu121`, or `2.4.0` where that is the name of the same build.
+    """
+    lines = [
+        f"# From the releases table, for torch {build.version}. Correct it where this torch needs something else.",
+        f"torch=={version}",
+    ]
+    # torch 2.4 leaves this one unpinned, and it arrives through cuSPARSE and cuSOLVER in a newer release's version.
+    lines += [f"{name}=={found}" for name, found in release.packages.items() if name.startswith("nvidia-nvjitlink")]
+    return "\n".join([*lines, f"numpy=={NUMPY}", ""])
+
+
+def begin_torch(build: TorchBuild, release: CudaRelease, folder: Path) -> Path:
+    """Write the `torch.in` of a build that has none yet, after a look at what the index has by that name.
+
+    The default index has one build of each torch version, without a local version; other indexes have others, with one.
+    Raises IngredientError when neither name leads to a torch for the build's CUDA release.
+    """
+    why: list[str] = []
+    for version in (build.version, build.version.partition("+")[0]):
+        text = torch_requirements(build, release, version)
+        try:
+            found = pins(resolve(text, _pythons(build)[0]))
+        except IngredientError as error:
+            why.append(f"torch=={version}: {error}")
+            continue
+        if foreign := _foreign(found, release):
+            why.append(f"torch=={version} is another build: {foreign}")
+            continue
+        target = _torch_in(build, folder)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text, encoding="utf-8")
+        return target
+    raise IngredientError(
+        f"no torch {build.version} in the package indexes of this machine.\n"
+        + "\n".join(why)
+        + "\nName an index that has it in PIP_EXTRA_INDEX_URL or UV_INDEX, for this command and for every build of it; "
+        f"or correct releases/torch.toml; or write {_torch_in(build, folder)} yourself"
+    )
+
+
+def _foreign(found: Mapping[str, str], release: CudaRelease) -> str:
+    """Say how the CUDA packages that a torch brings differ from a release's, nothing where they are the release's."""
+    wanted = {name: version for name, version in release.packages.items() if name in found}
+    differ = [f"{name} {found[name]}, not {version}" for name, version in wanted.items() if found[name] != version]
+    if differ:
+        return f"it brings {', '.join(differ)}, which CUDA {release.name} has"
+    if release.packages and not any(name.startswith("nvidia-cuda-runtime") for name in wanted):
+        return f"it brings no CUDA runtime of CUDA {release.name}"
+    return ""
+
+
+def _torch_in(build: TorchBuild, folder: Path) -> Path:
+    return folder / build.lock / "torch.in"
+
+
+def _pythons(build: TorchBuild) -> tuple[str, ...]:
+    """Return the Pythons that a torch build is locked for.
+
+    Raises UsageError where its wheels suit none of those that assay locks for.
+    """
+    pythons = tuple(python for python in PYTHONS if python in build.pythons)
+    if not pythons:
+        raise UsageError(
+            f"torch {build.version} has wheels for Python {', '.join(build.pythons)} only, and assay locks for "
+            f"{', '.join(PYTHONS)}: correct releases/torch.toml, or add the Python to PYTHONS in {__file__}"
+        )
+    return pythons
 
 
 def pins(text: str) -> dict[str, str]:
@@ -82,46 +175,106 @@ def pins(text: str) -> dict[str, str]:
     return {match["name"]: match["version"] for match in matches if match}
 
 
-def write(lock: Lock, folder: Path) -> Path:
-    """Resolve one lock with uv and write it.
+def resolve(requirements: str, python: str, *, constraints: Path | None = None, keep: str = "") -> str:
+    """Return the requirements pinned by version and hash.
 
-    Raises IngredientError with uv's own message when the index cannot satisfy it, or when uv is missing.
+    constraints: a lock whose versions hold, and whose packages are left out. keep: the lock as it was; what it holds is
+    preferred to what is newer.
+    Raises IngredientError with uv's own message when the index cannot satisfy them, or when uv is missing.
     """
     uv = shutil.which("uv")
     if uv is None:
         raise IngredientError("uv is not on PATH; install it with `python3 -m pip install uv`")
     with tempfile.TemporaryDirectory() as scratch:
-        requirements = Path(scratch, "requirements.in")
-        requirements.write_text(lock.requirements, encoding="utf-8")
-        command = [uv, "pip", "compile", str(requirements), "--quiet", "--generate-hashes"]
+        source, target = Path(scratch, "requirements.in"), Path(scratch, "requirements.txt")
+        source.write_text(requirements, encoding="utf-8")
+        target.write_text(keep, encoding="utf-8")
+        command = [uv, "pip", "compile", str(source), "--output-file", str(target), "--quiet", "--generate-hashes"]
         command += ["--no-config", "--no-header", "--no-annotate", "--only-binary", ":all:"]
-        command += ["--python-version", lock.python, "--python-platform", PLATFORM]
-        if lock.constraints:
-            earlier = folder / lock.constraints
-            command += ["--constraints", str(earlier)]
-            for name in pins(earlier.read_text(encoding="utf-8")):
+        command += ["--python-version", python, "--python-platform", PLATFORM]
+        if constraints:
+            command += ["--constraints", str(constraints)]
+            for name in pins(constraints.read_text(encoding="utf-8")):
                 command += ["--no-emit-package", name]
-        answer = subprocess.run(command, capture_output=True, text=True, check=False)
-    if answer.returncode:
-        raise IngredientError(f"cannot lock {lock.target}: uv says\n{answer.stderr.strip()}")
-    target = folder / lock.target
-    lines = answer.stdout.splitlines()
+        answer = subprocess.run(command, env=_environment(), capture_output=True, text=True, check=False)
+        if answer.returncode:
+            raise IngredientError(f"uv says\n{answer.stderr.strip()}")
+        lines = target.read_text(encoding="utf-8").splitlines()
     # uv tells at the end which packages --no-emit-package left out; the first line already does.
-    body = "\n".join(line for line in lines if not line.startswith("#"))
+    return "\n".join(line for line in lines if not line.startswith("#")).strip() + "\n"
+
+
+def _environment() -> dict[str, str]:
+    """Return the environment for uv: what is set for uv itself, and pip's settings and the CA bundle besides.
+
+    Unlike in builds, where a hash says which file it is, an index that has a package is the only one asked for it.
+    """
+    network = NetworkSettings.from_host()
+    bundle = {"SSL_CERT_FILE": str(network.ca_bundle)} if network.ca_bundle else {}
+    return {**network.index_variables(), **bundle, **os.environ}
+
+
+def write(lock: Lock, folder: Path, *, upgrade: bool = False) -> bool:
+    """Write one lock, and tell whether that changed it. Raises IngredientError when it cannot be resolved."""
+    target = folder / lock.target
+    before = target.read_text(encoding="utf-8") if target.is_file() else ""
+    constraints = folder / lock.constraints if lock.constraints else None
+    try:
+        body = resolve(lock.requirements, lock.python, constraints=constraints, keep="" if upgrade else before)
+    except IngredientError as error:
+        raise IngredientError(f"cannot lock {lock.target}: {error}") from error
     without = f", without what {lock.constraints} holds" if lock.constraints else ""
     head = f"# Written by `nox -s lock` from {lock.source} for Python {lock.python}{without}.\n"
-    target.write_text(head + body.strip() + "\n", encoding="utf-8")
-    return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(head + body, encoding="utf-8")
+    return head + body != before
 
 
-def main() -> int:
-    """Write all locks, one line each on standard output."""
-    folder = paths.docker_dir() / "locks"
-    for lock in planned(folder, releases.load()):
-        path = write(lock, folder)
-        count = len(pins(path.read_text(encoding="utf-8")))
-        sys.stdout.write(f"{lock.target}: {count} packages\n")
-    return 0
+def chosen(locks: Sequence[Lock], names: Sequence[str]) -> tuple[Lock, ...]:
+    """Return the locks of these names in their order; all of them when none is named.
+
+    Raises UsageError that names every one that does not exist.
+    """
+    known = {name for lock in locks for name in lock.names}
+    if unknown := [name for name in dict.fromkeys(names) if name not in known]:
+        raise UsageError(
+            "\n".join(f"no lock {name!r}; {perhaps(name, known)}" for name in unknown)
+            + "\nA new one belongs to a new table in releases/cuda.toml or releases/torch.toml"
+        )
+    return tuple(lock for lock in locks if not names or set(names) & set(lock.names))
+
+
+def lock_all(names: Sequence[str], *, upgrade: bool, folder: Path, table: releases.Releases) -> Iterator[str]:
+    """Write the locks of these names, and yield a line about each."""
+    wanted = {lock.target for lock in chosen(list(planned(folder, table)), names)}
+    for build in table.torches.values():
+        mine = {pinned.torch_lock(build, python) for python in _pythons(build)}
+        if wanted & mine and not _torch_in(build, folder).is_file():
+            yield f"{begin_torch(build, table.cuda(build.cuda_release), folder).relative_to(folder)}: new"
+    for lock in planned(folder, table):
+        if lock.target in wanted:
+            is_new = not (folder / lock.target).is_file()
+            changed = write(lock, folder, upgrade=upgrade)
+            count = len(pins((folder / lock.target).read_text(encoding="utf-8")))
+            yield f"{lock.target}: {count} packages, {'new' if is_new else 'changed' if changed else 'unchanged'}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the locks that the command line names, one line each on standard output. Returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m assay.locks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="only these locks (default: all)")
+    parser.add_argument("--upgrade", action="store_true", help="take the newest versions, not those that are locked")
+    args = parser.parse_args(arguments)
+    try:
+        for line in lock_all(args.names, upgrade=args.upgrade, folder=pinned.locks_dir(), table=releases.load()):
+            sys.stdout.write(line + "\n")
+            sys.stdout.flush()
+    except AssayError as error:
+        sys.stderr.write(f"assay.locks: {error}\n")
+        return int(error.code)
+    return int(ExitCode.AS_EXPECTED)
 
 
 if __name__ == "__main__":

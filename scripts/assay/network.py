@@ -104,20 +104,27 @@ class NetworkSettings:
         if self.ca_bundle:
             bundle = f"{MOUNT}/ca.crt"
             variables |= dict.fromkeys((*_CA_VARIABLES, "GIT_SSL_CAINFO"), bundle)
+        variables |= self.index_variables()
+        if self.extra_indexes:
+            # pip takes the best version over all indexes; uv stops at the first that knows the name unless told.
+            variables["UV_INDEX_STRATEGY"] = "unsafe-best-match"
+        return dict(sorted(variables.items()))
+
+    def index_variables(self) -> dict[str, str]:
+        """Return the package indexes as pip and uv read them from the environment."""
+        variables: dict[str, str] = {}
         if self.index:
             variables |= {"PIP_INDEX_URL": self.index, "UV_DEFAULT_INDEX": self.index}
         if self.extra_indexes:
             joined = " ".join(self.extra_indexes)
             variables |= {"PIP_EXTRA_INDEX_URL": joined, "UV_INDEX": joined}
-            # pip takes the best version over all indexes; uv stops at the first that knows the name unless told.
-            variables["UV_INDEX_STRATEGY"] = "unsafe-best-match"
         if self.find_links:
             variables["PIP_FIND_LINKS"] = " ".join(self.find_links)
             variables["UV_FIND_LINKS"] = " ".join(self.find_links)
         if self.insecure_hosts:
             variables["PIP_TRUSTED_HOST"] = " ".join(self.insecure_hosts)
             variables["UV_INSECURE_HOST"] = " ".join(self.insecure_hosts)
-        return dict(sorted(variables.items()))
+        return variables
 
     def debian_sources(self, suite: str, components: Iterable[str] = ("main",)) -> str:
         """Return one-line apt entries for a Debian suite and its security updates, from the mirrors of this machine.

@@ -121,6 +121,11 @@ def _judge(row: Row, around: Surroundings) -> RowReport:
         return _record(evidence, row, around, build_seconds=time.monotonic() - clock)
     build_seconds = time.monotonic() - clock
     found = around.engine.inspect(image_id)
+    if found.layers[: len(base_image.layers)] != base_image.layers:
+        raise IngredientError(
+            f"the image was built on another base than {base_image.ref} ({base_image.digest}): the name was given to "
+            "another image meanwhile: run again"
+        )
     image = ImageIdentity(id=image_id, size=found.size, tags=found.tags)
     findings = run_checks(row, image_id, wheel, around)
     verdict = judge(row, findings, checks.required(row, around.level))
@@ -177,6 +182,7 @@ def _build(
         dockerfile=composed.dockerfile.name,
         tag=image_tag(row),
         labels={**composed.labels, COMPOSED_LABEL: composed.digest},
+        build_args=composed.build_args,
         network="host",
         cancel=around.cancel,
         on_event=follow_build(around.view, row.id),

@@ -69,6 +69,7 @@ def built(row: Row, engine: Engine, network: NetworkSettings, out: Path, **optio
         composed.folder,
         tag=tag,
         labels={},
+        build_args=composed.build_args,
         network="host",
         cancel=None,
         on_event=lambda event: None,
@@ -106,7 +107,7 @@ def test_the_base_is_made_once_and_says_so(engine: Engine, debian: base.BaseImag
     said: list[object] = []
     assert base.ensure(engine, "debian:bookworm", network, on_event=said.append) == debian
     assert said == []
-    assert debian.ref == "assay/debian:bookworm"
+    assert debian.ref == "localhost/assay/debian:bookworm"
 
 
 def test_the_base_knows_nothing_of_this_machine(
@@ -168,6 +169,13 @@ def test_the_toolkit_is_laid_out_as_everybody_expects(engine: Engine, small: str
     assert lines[2:] == ["cuda-12.0", '/usr/local/cuda a "quoted" $value']
 
 
+def test_the_image_stands_on_the_base_that_was_ensured(engine: Engine, small: str, debian: base.BaseImage) -> None:
+    layers = engine.inspect(small).layers
+    assert debian.layers
+    assert layers[: len(debian.layers)] == debian.layers
+    assert len(layers) > len(debian.layers)
+
+
 def test_building_again_changes_no_layer(engine: Engine, small: str, network: NetworkSettings, tmp_path: Path) -> None:
     with built(SMALL, engine, network, tmp_path) as again:
         assert engine.inspect(again).layers == engine.inspect(small).layers
@@ -179,7 +187,12 @@ def test_the_classic_builder_gives_the_same_files(
     row = replace(SMALL, id="small-classic")
     composed = compose(row, out=tmp_path, network=network, wheel=None, frontend="classic")
     image, _ = engine.client.images.build(
-        path=str(composed.folder), network_mode="host", rm=True, forcerm=True, tag="assay-test/compose-classic:latest"
+        path=str(composed.folder),
+        buildargs=dict(composed.build_args),
+        network_mode="host",
+        rm=True,
+        forcerm=True,
+        tag="assay-test/compose-classic:latest",
     )
     try:
         base_layers = len(engine.inspect(debian.ref).layers)
@@ -204,6 +217,7 @@ def test_a_failing_step_is_named_by_its_part(
             composed.folder,
             tag=None,
             labels={},
+            build_args=composed.build_args,
             network="host",
             cancel=None,
             on_event=lambda event: None,
@@ -275,6 +289,7 @@ def test_linked_layers_are_shared_by_rows_on_different_bases(
             layers.append(engine.inspect(image).layers)
             ids.append(image)
     base_layers = len(engine.inspect(debian.ref).layers)
+    assert all(found[:base_layers] == debian.layers for found in layers), "linked copies leave the base's layers first"
     own = [set(found[base_layers:]) for found in layers]
     assert ids[0] != ids[1]
     shared = own[0] & own[1]

@@ -59,6 +59,7 @@ def test_a_lean_wheel_holds_exactly_the_kernels_asked_for(
         tag=name,
         target="torch",
         labels={},
+        build_args=with_torch.build_args,
         network="host",
         cancel=None,
         on_event=lambda _event: None,

@@ -235,10 +235,34 @@ def test_linked_copies_come_from_stages_that_do_not_know_the_base(tmp_path: Path
         dockerfile = text(ROWS[name], tmp_path, link=True)
         assert "COPY --link --from=torch-files" in dockerfile
         assert stage_parents(dockerfile)["torch-files"] == "tools"
-        assert stage_parents(dockerfile)["tools"] == "assay/debian:bookworm"
+        assert stage_parents(dockerfile)["tools"] == "${INSTALLER_BASE}"
         after = dockerfile.partition("# part: tools")[2]
         made.append(after.partition("FROM python AS torch")[0])
     assert len(set(made)) == 1
+
+
+def test_a_dockerfile_names_the_bases_of_its_row_and_assay_passes_its_own(tmp_path: Path) -> None:
+    """Built without assay, a name of assay's own would be looked for in a registry, where it may be anybody's."""
+    own = {"BASE": "localhost/assay/debian:bookworm"}
+    for row, link, named, passed in (
+        (ROWS["cu121"], False, ["ARG BASE=debian:bookworm"], own),
+        (ROWS["nvidia-cu121"], False, ["ARG BASE=nvidia/cuda:12.1.1-devel-ubuntu22.04"], {}),
+        (
+            ROWS["nvidia-cu121"],
+            True,
+            ["ARG BASE=nvidia/cuda:12.1.1-devel-ubuntu22.04", "ARG INSTALLER_BASE=debian:bookworm"],
+            {"INSTALLER_BASE": "localhost/assay/debian:bookworm"},
+        ),
+    ):
+        for stop_at in (None, "flash-attn-wheel"):
+            composed = compose(row, out=tmp_path, network=OFFLINE, wheel=None, link=link, stop_at=stop_at)
+            dockerfile = composed.dockerfile.read_text()
+            lines = instructions(dockerfile)
+            first = next(number for number, line in enumerate(lines) if line.startswith("FROM"))
+            assert lines[:first] == named, "an ARG for a FROM stands before the first stage"
+            assert composed.build_args == passed
+            assert "localhost" not in dockerfile
+            assert "assay/debian" not in dockerfile
 
 
 def test_rows_on_the_common_base_copy_nothing(tmp_path: Path, wheel: Wheel) -> None:

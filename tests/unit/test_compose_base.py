@@ -54,27 +54,34 @@ def ensure(engine: InMemoryEngine, ref: str = "debian:bookworm") -> tuple[base.B
     return found, "\n".join(event.line or "" for event in said)
 
 
+def test_no_name_of_ours_is_looked_for_in_a_registry_of_others() -> None:
+    """`assay/debian` is short for an image in a public namespace `assay`; what `localhost` serves is this machine's."""
+    for ref in base.BOOTSTRAPPED:
+        assert base.reference(ref).partition("/")[0] == "localhost"
+    assert base.reference("nvidia/cuda:12") == "nvidia/cuda:12"
+
+
 def test_one_made_before_is_used() -> None:
     made = image("sha256:made", {"io.assay.base.recipe": base.recipe()})
-    found, said = ensure(InMemoryEngine({"assay/debian:bookworm": made}))
-    assert found == base.BaseImage(ref="assay/debian:bookworm", id="sha256:made", digest="sha256:made")
+    found, said = ensure(InMemoryEngine({"localhost/assay/debian:bookworm": made}))
+    assert found == base.BaseImage(ref="localhost/assay/debian:bookworm", id="sha256:made", digest="sha256:made")
     assert said == ""
 
 
 def test_the_users_own_goes_before_one_made_by_us() -> None:
     made = image("sha256:made", {"io.assay.base.recipe": base.recipe()})
     own = image("sha256:own", digests=("debian@sha256:registry",))
-    engine = InMemoryEngine({"assay/debian:bookworm": made, "debian:bookworm": own})
+    engine = InMemoryEngine({"localhost/assay/debian:bookworm": made, "debian:bookworm": own})
     found, said = ensure(engine)
     assert (found.id, found.digest) == ("sha256:own", "sha256:registry")
-    assert engine.names["assay/debian:bookworm"] is own
+    assert engine.names["localhost/assay/debian:bookworm"] is own
     assert engine.names["debian:bookworm"] is own
     assert "the engine holds debian:bookworm" in said
     assert ensure(engine)[1] == "", "said once"
 
 
 def test_one_made_by_an_older_recipe_is_not_used() -> None:
-    engine = InMemoryEngine({"assay/debian:bookworm": image("sha256:old", {"io.assay.base.recipe": "other"})})
+    engine = InMemoryEngine({"localhost/assay/debian:bookworm": image("sha256:old", {"io.assay.base.recipe": "other"})})
     engine.registry["debian:bookworm"] = image("sha256:pulled")
     assert ensure(engine)[0].id == "sha256:pulled"
 
@@ -82,13 +89,13 @@ def test_one_made_by_an_older_recipe_is_not_used() -> None:
 def test_where_none_can_be_made_it_is_pulled() -> None:
     engine = InMemoryEngine(registry={"debian:bookworm": image("sha256:pulled")})
     found, said = ensure(engine)
-    assert found.ref == "assay/debian:bookworm"
-    assert engine.names["assay/debian:bookworm"].id == "sha256:pulled"
+    assert found.ref == "localhost/assay/debian:bookworm"
+    assert engine.names["localhost/assay/debian:bookworm"].id == "sha256:pulled"
     assert "no Debian sources; pulling debian:bookworm instead" in said
 
 
 def test_where_nothing_works_both_reasons_are_told() -> None:
-    with pytest.raises(IngredientError, match=r"no Debian sources\. Pulling it failed too: .*no route"):
+    with pytest.raises(IngredientError, match=r"no Debian sources\. Pulling it failed too: .*no route\. Load it"):
         ensure(InMemoryEngine())
 
 
@@ -122,9 +129,9 @@ def test_what_is_held_is_what_would_be_used_without_making_any() -> None:
     real, other = image("sha256:real"), image("sha256:other", digests=("nvidia/cuda@sha256:manifest",))
     for names, ref, digest in (
         ({}, "debian:bookworm", None),
-        ({"assay/debian:bookworm": older}, "debian:bookworm", None),
-        ({"assay/debian:bookworm": made}, "debian:bookworm", "sha256:made"),
-        ({"assay/debian:bookworm": made, "debian:bookworm": real}, "debian:bookworm", "sha256:real"),
+        ({"localhost/assay/debian:bookworm": older}, "debian:bookworm", None),
+        ({"localhost/assay/debian:bookworm": made}, "debian:bookworm", "sha256:made"),
+        ({"localhost/assay/debian:bookworm": made, "debian:bookworm": real}, "debian:bookworm", "sha256:real"),
         ({"debian:bookworm": real}, "nvidia/cuda:12", None),
         ({"nvidia/cuda:12": other}, "nvidia/cuda:12", "sha256:manifest"),
     ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -134,7 +135,7 @@ def test_unknown_name_gets_the_nearest(look_up, name, nearest):
     assert caught.value.code is ExitCode.USAGE
 
 
-def test_adding_cuda_12_6_and_a_torch_for_it_is_adding_lines(folder, tmp_path):
+def test_adding_cuda_12_6_and_a_torch_for_it_is_adding_lines_and_locks(folder, tmp_path, monkeypatch):
     append(folder / "cuda.toml", CUDA_12_6)
     append(folder / "torch.toml", TORCH_CU126)
     tables = releases.load(folder)
@@ -144,6 +145,16 @@ def test_adding_cuda_12_6_and_a_torch_for_it_is_adding_lines(folder, tmp_path):
     file.write_text(
         '[[row]]\nid = "cu126"\nexpect = "certify"\ncuda = "12.6.77"\ntorch = "2.6.0+cu126"\n', encoding="utf-8"
     )
+    with pytest.raises(MatrixError) as unlocked:
+        matrix.load(file, releases=tables)
+    commands = re.findall(r"`nox -s lock -- (\S+)`", str(unlocked.value))
+    assert commands == ["cuda-12.6.3", "torch-2.6.0-cu126"]
+
+    locks = tmp_path / "docker" / "locks"
+    (locks / "torch-2.6.0-cu126").mkdir(parents=True)
+    for lock in ("cuda-12.6.3", "torch-2.6.0-cu126/torch-py3.11", "torch-2.6.0-cu126/runtime-py3.11"):
+        (locks / f"{lock}.txt").touch()
+    monkeypatch.setattr("assay.paths.docker_dir", lambda: tmp_path / "docker")
     (row,) = matrix.load(file, releases=tables).rows
     assert (row.cuda, row.torch) == ("12.6.3", "2.6.0+cu126")
     with pytest.raises(MatrixError):

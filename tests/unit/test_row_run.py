@@ -15,6 +15,7 @@ from rich.console import Console
 from wheel_factory import fatbin, shared_object, wheel
 
 from assay import checks, releases, wheels
+from assay.engine.images import Image
 from assay.files import file_sha256
 from assay.findings import Level
 from assay.matrix.row import FlashAttn, Row
@@ -28,6 +29,30 @@ class NoEngine:
 
     buildkit = True
     supports_copy_link = False
+
+
+BASE = Image(id="sha256:base", tags=(), digests=(), size=1, layers=("sha256:a", "sha256:b"), labels={}, environment={})
+
+
+class BuildsOnAnother:
+    """An engine that holds the base, and whose images stand on some other one."""
+
+    buildkit = True
+    supports_copy_link = False
+    version = "0"
+
+    def __init__(self) -> None:
+        self.built: list[dict[str, object]] = []
+
+    def find_image(self, reference: str) -> Image | None:
+        return BASE if reference in ("debian:bookworm", "localhost/assay/debian:bookworm") else None
+
+    def build(self, context: Path, **options: object) -> str:
+        self.built.append(options)
+        return "sha256:image"
+
+    def inspect(self, reference: str) -> Image:
+        return replace(BASE, id=reference, layers=("sha256:a", "sha256:other", "sha256:c"))
 
 
 @pytest.fixture
@@ -87,3 +112,13 @@ def test_a_wheelhouse_without_a_wheel_that_fits_says_why_not(tmp_path: Path, aro
     report = judge_row(row(source="wheelhouse"), around)
     assert report.verdict == "inconclusive"
     assert "holds no machine code for sm_80 (it holds sm_90)" in report.why
+
+
+def test_an_image_on_another_base_than_the_one_on_record_is_not_judged(around: Surroundings) -> None:
+    """Somebody may give the base's name to another image between the look at it and the build."""
+    engine = BuildsOnAnother()
+    report = judge_row(row(source="none"), replace(around, engine=engine))  # type: ignore[arg-type]
+    assert [options["build_args"] for options in engine.built] == [{"BASE": "localhost/assay/debian:bookworm"}]
+    assert report.verdict == "inconclusive"
+    assert "built on another base than localhost/assay/debian:bookworm (sha256:base)" in report.why
+    assert not (around.out / "cu121" / "certificate.json").exists()

@@ -10,8 +10,10 @@ from wheel_factory import REFUSALS, fatbin, kernel_names, shared_object, wheel
 
 from assay.errors import IngredientError
 from assay.matrix.row import FlashAttn, Row
+from assay.network import NetworkSettings
 from assay.wheels import builder, lean
 from assay.wheels import wheel as wheel_file
+from assay.wheels.wheelhouse import Store
 
 ROW = Row(
     id="lean",
@@ -71,3 +73,27 @@ def test_a_wheel_without_kernels_must_have_none(tmp_path: Path) -> None:
     full = wheel(tmp_path / "full", version=recipe.version)
     with pytest.raises(IngredientError, match="which nobody asked for"):
         builder.verify(wheel_file.read(full, source="skip-cuda"), recipe, row)
+
+
+def test_the_builder_stage_stands_on_the_base_that_assay_made(tmp_path: Path) -> None:
+    class Engine:
+        buildkit = True
+        supports_copy_link = True
+
+        def build(self, context: Path, **options: object) -> str:
+            assert options["target"] == builder.STAGE
+            assert options["build_args"] == {"BASE": "localhost/assay/debian:bookworm"}
+            raise IngredientError("seen")
+
+    with pytest.raises(IngredientError, match="seen"):
+        builder.build(
+            ROW,
+            RECIPE,
+            RECIPE.key(),
+            Store(tmp_path / "store"),
+            engine=Engine(),  # type: ignore[arg-type]
+            network=NetworkSettings(),
+            out=tmp_path,
+            on_event=lambda event: None,
+            cancel=None,
+        )

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from packaging.version import Version
 
-from assay import paths
+from assay import paths, pinned
 from assay.errors import IngredientError
 from assay.matrix.row import FlashAttn, Row
 from assay.wheels import lean
@@ -109,7 +109,7 @@ def test_the_key_covers_every_file_of_the_builder_stage() -> None:
     [
         ({"nvcc": "12.5"}, "'12.5'.*no such compiler is known"),
         ({"archs": ("86",)}, "'86'.*code for 80 also runs on GPUs of 8.6 and 8.9"),
-        ({"version": "2.8.4"}, "sdist-2.8.4.txt is missing .there for 2.8.3"),
+        ({"version": "2.8.4"}, "sdist-2.8.4.txt is missing; perhaps you meant '2.8.3'"),
     ],
 )
 def test_what_cannot_be_compiled_is_said_before_anything_is_built(change: dict[str, object], message: str) -> None:
@@ -118,15 +118,15 @@ def test_what_cannot_be_compiled_is_said_before_anything_is_built(change: dict[s
 
 
 def test_every_compiler_that_compiles_has_its_headers_pinned() -> None:
-    folder = paths.docker_dir() / lean.FOLDER / "nvcc"
-    for name, compiler in lean.compilers().items():
+    folder = paths.docker_dir() / pinned.FLASH_ATTN / "nvcc"
+    for name, compiler in pinned.compilers().items():
         assert re.fullmatch(r"[0-9a-f]{64}", compiler.sha256)
         assert compiler.version.startswith(f"{name}.")
         if compiler.headers:
-            pinned = (folder / compiler.headers).read_text(encoding="utf-8")
-            assert f"nvidia-cuda-nvcc-cu12=={compiler.version}" in pinned
-            assert pinned.count("==") <= pinned.count("--hash=sha256:")
+            headers = (folder / compiler.headers).read_text(encoding="utf-8")
+            assert f"nvidia-cuda-nvcc-cu12=={compiler.version}" in headers
+            assert headers.count("==") <= headers.count("--hash=sha256:")
 
 
 def test_the_sdist_is_the_one_whose_hash_is_pinned() -> None:
-    assert lean.sdist_sha256("2.8.3") == "1e71dd64a9e0280e0447b8a0c2541bad4bf6ac65bdeaa2f90e51a9e57de0370d"
+    assert pinned.sdist_sha256("2.8.3") == "1e71dd64a9e0280e0447b8a0c2541bad4bf6ac65bdeaa2f90e51a9e57de0370d"

@@ -1,6 +1,7 @@
 """Write each row's Dockerfile and build context into OUT/<row>/.
 
-Each is usable by plain Docker as well: `DOCKER_BUILDKIT=1 docker build --network host OUT/<row>`. Needs no engine.
+Each is usable by plain Docker as well: `DOCKER_BUILDKIT=1 docker build --network host OUT/<row>` builds on the base
+that the row names, and with `--build-arg BASE=...` on another one. Needs no engine.
 """
 
 from __future__ import annotations

@@ -33,6 +33,8 @@ class Composed:
 
     folder: the build context. digest: sha256 over the Dockerfile and the context, without this machine's network
     settings. parts: the parts of the image in order. labels: what the Dockerfile's last part says of the image.
+    build_args: the names that the bases have in an engine where `base.ensure` has been; without them the Dockerfile
+    builds on the images that it names.
     """
 
     folder: Path
@@ -40,6 +42,7 @@ class Composed:
     digest: str
     parts: tuple[str, ...]
     labels: Mapping[str, str]
+    build_args: Mapping[str, str]
 
 
 def compose(
@@ -96,6 +99,7 @@ def compose(
         digest=context.digest(folder),
         parts=parts_of(text),
         labels=known["labels"],
+        build_args=known["build_args"],
     )
 
 

@@ -9,6 +9,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from urllib.parse import quote
 
+from assay import pinned
 from assay.compose.variables import BUILDER_FRAGMENT, PATHS, context_name
 from assay.errors import IngredientError
 from assay.files import file_sha256, write_atomically
@@ -77,14 +78,14 @@ def locks(row: Row, releases: Releases) -> dict[str, str]:
     """Return the locks of a row: name in the context to path under `docker/locks`."""
     wanted = {"tools.txt": "tools.txt"}
     if row.toolkit == "wheels":
-        wanted["toolkit.txt"] = f"cuda-{releases.cuda(row.cuda).name}.txt"
+        wanted["toolkit.txt"] = pinned.cuda_lock(releases.cuda(row.cuda))
     if row.flash_attn.source not in ("base", "none"):
         wanted["flash-attn.txt"] = "flash-attn.txt"
     if row.torch != "base":
-        lock = releases.torch(row.torch).lock
-        wanted["torch.txt"] = f"{lock}/torch-py{row.python}.txt"
+        build = releases.torch(row.torch)
+        wanted["torch.txt"] = pinned.torch_lock(build, row.python)
         if row.runtime != "none":
-            wanted["runtime.txt"] = f"{lock}/runtime-py{row.python}.txt"
+            wanted["runtime.txt"] = pinned.runtime_lock(build, row.python)
     return wanted
 
 

@@ -88,7 +88,8 @@ def variables(
     """Return the variables of the fragments.
 
     mounts: `RUN --mount` is there. copied: torch and the other large parts are made in stages of their own and copied
-    into the image. installer: the base on which they are made then, where it is not the row's own.
+    into the image. installer: the base on which they are made then, where it is not the row's own. build_args: what
+    assay passes to the build.
     """
     mounts = frontend == "buildkit"
     # Linked layers have one digest whatever the base: torch is installed once for all bases, and a registry (or an
@@ -96,7 +97,7 @@ def variables(
     # of torch's 5 GB would cost them more than it saves.
     linked = link and mounts and row.base not in bases.BOOTSTRAPPED and row.torch != "base"
     copied = linked or not mounts
-    installer = bases.reference(bases.DEFAULT) if linked else None
+    installer = bases.DEFAULT if linked else None
     return {
         "row": row,
         "release": releases.cuda(row.cuda),
@@ -107,7 +108,7 @@ def variables(
         "copied": copied,
         "link": " --link" if linked else "",
         "installer": installer,
-        "base": bases.reference(row.base),
+        "build_args": _build_args({"BASE": row.base, **({"INSTALLER_BASE": installer} if installer else {})}),
         "bootstrapped": row.base in bases.BOOTSTRAPPED,
         "flash_attn_step": row.flash_attn.source not in _ABSENT,
         "runtime_files": runtime_files,
@@ -119,6 +120,11 @@ def variables(
         "files": [(target, f"files/{context_name(i, s)}") for i, (target, s) in enumerate(row.files)],
         "labels": labels(row, wheel),
     }
+
+
+def _build_args(named: Mapping[str, str]) -> dict[str, str]:
+    """Return the arguments for the bases that have another name in the engine than in the Dockerfile."""
+    return {name: bases.reference(ref) for name, ref in named.items() if bases.reference(ref) != ref}
 
 
 def labels(row: Row, wheel: Wheel | None) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from assay.matrix import rules, shape
 from assay.matrix.draft import Draft, drafts
 from assay.matrix.locate import TomlPath, line_of, lines
 from assay.matrix.row import FlashAttn, Reason, Row
+from assay.matrix.rule import Context
 from assay.matrix.schema import PublishTable, RowFields
 from assay.releases import Releases
 from assay.releases import load as load_releases
@@ -67,7 +69,7 @@ def load(path: Path, *, known_checks: Collection[str] | None = None, releases: R
     cleaned, departures = shape.check(raw)
     found = [(departure.path, departure.message) for departure in departures]
     rows, problems = drafts(cleaned)
-    context = rules.Context(releases, known_checks, path.resolve().parent, [departure.path for departure in departures])
+    context = Context(releases, known_checks, path.resolve().parent, [departure.path for departure in departures])
     found += problems
     for draft in rows:
         found += rules.problems(draft, context)
@@ -85,14 +87,16 @@ def load(path: Path, *, known_checks: Collection[str] | None = None, releases: R
 
 
 def _read(path: Path) -> str:
+    """Return the file's text, without the mark that some editors begin a UTF-8 file with (TOML knows none)."""
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise MatrixError(
             [f"{path}: the matrix file cannot be read: {error.strerror}; name one with --matrix"]
         ) from error
     except UnicodeDecodeError as error:
-        line = path.read_bytes()[: error.start].count(b"\n") + 1
+        # The error counts from behind the mark.
+        line = path.read_bytes().removeprefix(codecs.BOM_UTF8)[: error.start].count(b"\n") + 1
         raise MatrixError([f"{path}:{line}: not valid TOML: byte {error.start} is no UTF-8"]) from error
 
 

@@ -1,45 +1,25 @@
 """What a row must mean beyond its shape: names that exist, values that go together, an expectation that can come true.
 
-A rule yields (path in the row, message). It judges only what no check could: a row whose releases do not fit together
-is no mistake of the file, it is what the checks are for.
+It judges only what no check could: a row whose releases do not fit together is no mistake of the file, it is what the
+checks are for. `assay.matrix.buildable` has the rules about what no engine could build.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from assay.errors import MatrixError
+from assay.matrix import buildable
 from assay.matrix.draft import Draft
 from assay.matrix.locate import TomlPath
+from assay.matrix.rule import Context, Problem, Rule
 from assay.matrix.schema import HINTS, ID, RowFields
-from assay.releases import Releases
 from assay.suggest import perhaps
 
 # The parts of an image whose building can fail, in the order in which they are stacked.
 PARTS = ("base", "python", "torch", "flash-attn", "runtime", "toolkit", "files")
-
-Problem = tuple[tuple[str | int, ...], str]
-
-
-@dataclass(frozen=True)
-class Context:
-    """What the rules look things up in.
-
-    known_checks: ids of all checks; None when they are not known, and ids are held against their form only.
-    folder: where the matrix file lies.
-    broken: paths in the file that the schema refused, and that nothing may follow from.
-    """
-
-    releases: Releases
-    known_checks: Collection[str] | None
-    folder: Path
-    broken: Collection[TomlPath] = ()
-
-
-Rule = Callable[[Draft, RowFields, Context], Iterator[Problem]]
 
 # Reasons that can never come true: (check id or prefix ending in ".", when, why).
 IMPOSSIBLE: tuple[tuple[str, Callable[[RowFields], bool], str], ...] = (
@@ -68,7 +48,7 @@ def problems(draft: Draft, context: Context) -> Iterator[tuple[TomlPath, str]]:
 
 
 def _names(draft: Draft, row: RowFields, context: Context) -> Iterator[Problem]:
-    """CUDA release, torch build, GPUs and compiler are in the tables, and that Python has such a torch."""
+    """CUDA release, torch build, GPUs and compiler are in the tables."""
     releases = context.releases
     lookups: list[tuple[tuple[str | int, ...], Callable[[str], object], str]] = [(("cuda",), releases.cuda, row.cuda)]
     if row.torch != "base":
@@ -81,10 +61,6 @@ def _names(draft: Draft, row: RowFields, context: Context) -> Iterator[Problem]:
             look_up(name)
         except MatrixError as error:
             yield keys, str(error)
-    build = releases.torches.get(row.torch)
-    if build is not None and row.python not in build.pythons:
-        nearest = perhaps(row.python, build.pythons)
-        yield ("python",), f"torch {row.torch} has no wheel for Python {row.python}; {nearest}"
 
 
 def _id(draft: Draft, row: RowFields, context: Context) -> Iterator[Problem]:
@@ -97,7 +73,7 @@ def _toolkit(draft: Draft, row: RowFields, context: Context) -> Iterator[Problem
     """There is a toolkit where one is used, and packages where it comes from wheels."""
     if row.library_path == "toolkit" and row.toolkit == "none":
         yield ("library-path",), 'library-path = "toolkit" needs a toolkit, and toolkit is "none"'
-    release = context.releases.cudas.get(row.cuda)
+    release = context.cuda(row)
     if row.toolkit == "wheels" and release is not None and not release.packages:
         yield ("toolkit",), f"releases/cuda.toml names no packages for CUDA {release.name}; toolkit cannot be 'wheels'"
 
@@ -126,7 +102,7 @@ def _files(draft: Draft, row: RowFields, context: Context) -> Iterator[Problem]:
 
 def _expectation(draft: Draft, row: RowFields, context: Context) -> Iterator[Problem]:
     """A row says what is expected; only a rejection has reasons, and it has at least one."""
-    if _refused(draft, context.broken):
+    if context.refused(draft, "expect", "because"):
         return
     if row.expect is None:
         yield (), 'it does not say what is expected; add expect = "certify", or "reject" with \'because\''
@@ -134,15 +110,6 @@ def _expectation(draft: Draft, row: RowFields, context: Context) -> Iterator[Pro
         yield ("because",), 'a row with expect = "certify" has no \'because\'; did you mean expect = "reject"?'
     elif row.expect == "reject" and not row.because:
         yield ("expect",), "expect = \"reject\" needs 'because': the checks that must fail, with their evidence"
-
-
-def _refused(draft: Draft, broken: Collection[TomlPath]) -> bool:
-    """Say whether the schema refused part of the expectation, in the row or in what lies below it."""
-    return any(
-        {"expect", "because"} & set(path)
-        for path in broken
-        if path[: len(draft.path)] == draft.path or path[0] in ("axes", "defaults")
-    )
 
 
 def _reasons(draft: Draft, row: RowFields, context: Context) -> Iterator[Problem]:
@@ -188,7 +155,7 @@ def _expression(pattern: str) -> Iterator[str]:
         yield f"{pattern!r} matches anything; give text that only the true cause prints"
 
 
-RULES: tuple[Rule, ...] = (_id, _names, _toolkit, _flash_attn, _files, _expectation, _reasons)
+RULES: tuple[Rule, ...] = (_id, _names, _toolkit, _flash_attn, _files, *buildable.RULES, _expectation, _reasons)
 
 
 OUTPUT_FILES = frozenset({"report.json", "report.html", "junit.xml", "claims.json"})

@@ -24,7 +24,11 @@ from assay.matrix.row import (
 )
 
 ID = r"^[a-z0-9][a-z0-9._-]{0,62}$"
-IMAGE = r"^[a-z0-9][A-Za-z0-9._/:@-]*$"
+# [HOST[:PORT]/]NAME[/NAME...][:TAG][@DIGEST], as `docker pull` takes it.
+IMAGE = (
+    r"^([A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]+)?/)?[a-z0-9]+([._-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*"
+    r"(:[A-Za-z0-9_][A-Za-z0-9._-]{0,127})?(@sha256:[0-9a-f]{64})?$"
+)
 PYTHON = r"^3\.\d{1,2}$"
 ARCH = r"^\d{2,3}$"
 SHA256 = r"^[0-9a-f]{64}$"
@@ -32,11 +36,12 @@ URL = r"^https://\S+\.whl$"
 TAG = r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$"
 ENV_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
 IMAGE_PATH = r"^/[^\s:]+$"
+LINE = r"^[^\r\n\x00]*$"
 
 # What a pattern means, for the message to somebody who broke it.
 HINTS = {
     ID: "use lower-case letters, digits, '.', '_' and '-', at most 63 of them, beginning with a letter or digit",
-    IMAGE: "give an image reference such as 'debian:bookworm'",
+    IMAGE: "give an image reference such as 'debian:bookworm'; a digest is '@sha256:' and 64 hexadecimal digits",
     PYTHON: "give major and minor version, such as '3.11'",
     ARCH: "write an architecture as CUDA does, such as '80' or '120'",
     SHA256: "give 64 lower-case hexadecimal digits",
@@ -44,6 +49,7 @@ HINTS = {
     TAG: "an image tag has at most 128 letters, digits, '_', '.' and '-', and does not begin with '.' or '-'",
     ENV_NAME: "an environment variable's name has letters, digits and '_', and does not begin with a digit",
     IMAGE_PATH: "give an absolute path in the image",
+    LINE: "a Dockerfile cannot hold a line break in a value; write it on one line",
 }
 
 
@@ -60,6 +66,7 @@ Url = Annotated[str, _text(URL)]
 Tag = Annotated[str, _text(TAG)]
 EnvName = Annotated[str, _text(ENV_NAME)]
 ImagePath = Annotated[str, _text(IMAGE_PATH)]
+Line = Annotated[str, _text(LINE)]
 Names = Annotated[list[str], Field(min_length=1)]
 HeadDim = Literal[32, 64, 96, 128, 192, 256]  # file names of flash-attn's kernels: flash_fwd_hdim<N>_*
 
@@ -145,7 +152,7 @@ class Settings(Table):
     )
     gpus: Names = Field(list(Row.gpus), description="GPUs that the image is meant for, as in releases/gpus.toml.")
     runner: Names = Field(list(Row.runner), description="Labels of the GitHub Actions runner that certifies the row.")
-    env: dict[EnvName, str] = Field({}, description="Environment variables of the image beyond what its parts set.")
+    env: dict[EnvName, Line] = Field({}, description="Environment variables of the image beyond what its parts set.")
     files: dict[ImagePath, str] = Field(
         {}, description="Files laid over the finished image: path in the image = path beside the matrix file."
     )
@@ -166,7 +173,7 @@ class RowFields(Settings):
     """A row, or what `axes.include` adds to one."""
 
     id: Id | None = Field(None, description="Names the row's folder in the output.", json_schema_extra=_forget_null)
-    what: str = Field("", description="One line for people.")
+    what: Line = Field("", description="One line for people.")
     because: Annotated[
         list[ReasonTable], BeforeValidator(_as_list, json_schema_input_type=ReasonTable | list[ReasonTable])
     ] = Field([], description="The root failures of a `reject` row: all of them, no more and no fewer.")

@@ -53,7 +53,7 @@ def check(raw: Mapping[str, Any]) -> tuple[dict[str, Any], list[Departure]]:
         departures += [
             Departure(path, _message(error, path))
             for error, path in zip(errors, paths, strict=True)
-            if not _inside(path, departures)
+            if not _inside(path, departures) and not _emptied(error, path, departures)
         ]
         # Inner before outer and back before front, so that the paths still to come stay true.
         culprits = {_culprit(error, path) for error, path in zip(errors, paths, strict=True)}
@@ -90,6 +90,11 @@ def _path(error: ErrorDetails, raw: Mapping[str, Any]) -> TomlPath:
 def _inside(path: TomlPath, departures: list[Departure]) -> bool:
     """Say whether something around this was reported already: the rest follows from that."""
     return any(path[: len(found.path)] == found.path for found in departures if found.path)
+
+
+def _emptied(error: ErrorDetails, path: TomlPath, departures: list[Departure]) -> bool:
+    """Say whether a list is empty only because all of its elements were reported and taken out."""
+    return error["type"] == "too_short" and any(found.path[: len(path)] == path for found in departures)
 
 
 def _order(path: TomlPath) -> tuple[tuple[int, str], ...]:

@@ -53,6 +53,7 @@ def build(
         tag=f"assay/{STAGE}:{key[:12]}",
         target=STAGE,
         labels={},
+        build_args=composed.build_args,
         network="host",
         cancel=cancel,
         on_event=on_event,

@@ -20,25 +20,9 @@ from typing import Any
 from assay import paths
 from assay.errors import IngredientError
 from assay.matrix.row import Row
-from assay.suggest import perhaps
+from assay.pinned import FLASH_ATTN, Compiler, cannot_compile, compiler, sdist_sha256
 
 TEMPLATE = "flash-attn.build.dockerfile.j2"
-FOLDER = "flash-attn"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Compiler:
-    """An nvcc from Debian's archive, as `docker/flash-attn/nvcc/compilers.json` describes it."""
-
-    name: str
-    version: str
-    suite: str
-    component: str
-    package: str
-    package_version: str
-    sha256: str
-    headers: str | None
-    archs: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +75,7 @@ class Recipe:
 @functools.lru_cache(maxsize=1)
 def kernels() -> ModuleType:
     """Return the builder stage's `kernels.py`, so that one place says what a lean wheel is."""
-    path = paths.docker_dir() / FOLDER / "wheel" / "kernels.py"
+    path = paths.docker_dir() / FLASH_ATTN / "wheel" / "kernels.py"
     spec = importlib.util.spec_from_file_location("assay_flash_attn_kernels", path)
     if spec is None or spec.loader is None:
         raise IngredientError(f"{path} cannot be loaded; install assay again")
@@ -99,28 +83,6 @@ def kernels() -> ModuleType:
     sys.modules[spec.name] = module  # dataclasses look their module up there
     spec.loader.exec_module(module)
     return module
-
-
-def compilers() -> dict[str, Compiler]:
-    """Return the compilers of `compilers.json` by their names."""
-    path = paths.docker_dir() / FOLDER / "nvcc" / "compilers.json"
-    table = json.loads(path.read_text(encoding="utf-8"))["compilers"]
-    return {name: Compiler(name=name, **{**entry, "archs": tuple(entry["archs"])}) for name, entry in table.items()}
-
-
-def compiler(name: str) -> Compiler:
-    """Return the compiler that the matrix names: `12.4`, or a release or version of it (`12.4.1`, `12.4.131`).
-
-    Raises IngredientError for one that the table does not have.
-    """
-    known = compilers()
-    found = known.get(".".join(name.split(".")[:2]))
-    if found is None:
-        raise IngredientError(
-            f"flash-attn.nvcc {name!r}: no such compiler is known; {perhaps(name, known)}. "
-            f"Another one of Debian's archive is an entry in docker/{FOLDER}/nvcc/compilers.json"
-        )
-    return found
 
 
 def recipe(row: Row) -> Recipe:
@@ -131,13 +93,11 @@ def recipe(row: Row) -> Recipe:
     """
     asked = row.flash_attn
     skip_cuda = asked.source == "skip-cuda"
+    if problems := [
+        message for _, message in cannot_compile(asked.version, None if skip_cuda else asked.nvcc, asked.archs)
+    ]:
+        raise IngredientError("\n".join(problems))
     nvcc = None if skip_cuda else compiler(asked.nvcc)
-    for arch in asked.archs if nvcc else ():
-        if nvcc and arch not in nvcc.archs:
-            raise IngredientError(
-                f"flash-attn.archs {arch!r}: nvcc {nvcc.name} compiles flash-attn {asked.version} for "
-                f"{' and '.join(nvcc.archs)} only; code for 80 also runs on GPUs of 8.6 and 8.9"
-            )
     head_dims, dtypes, archs = tuple(sorted(asked.head_dims)), tuple(sorted(asked.dtypes)), tuple(sorted(asked.archs))
     inside = kernels().Asked(head_dims, dtypes, archs)
     local = kernels().NO_KERNELS if skip_cuda else inside.local_version
@@ -157,7 +117,7 @@ def recipe(row: Row) -> Recipe:
 
 def build_files(docker: Path) -> tuple[Path, ...]:
     """Return the files that the builder stage uses, the template first."""
-    files = (path for path in (docker / FOLDER).rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    files = (path for path in (docker / FLASH_ATTN).rglob("*") if path.is_file() and "__pycache__" not in path.parts)
     return (docker / TEMPLATE, *sorted(files))
 
 
@@ -168,19 +128,3 @@ def files_digest(docker: Path) -> str:
         content = path.read_bytes()
         digest.update(f"{path.name}\0{len(content)}\0".encode() + content)
     return digest.hexdigest()
-
-
-def sdist_sha256(version: str) -> str:
-    """Return the sha256 that the requirements file of a flash-attn version pins.
-
-    Raises IngredientError when there is no such file: nobody has pinned that version.
-    """
-    folder = paths.docker_dir() / FOLDER / "source"
-    path = folder / f"sdist-{version}.txt"
-    if not path.is_file():
-        pinned = sorted(other.stem.removeprefix("sdist-") for other in folder.glob("sdist-*.txt"))
-        raise IngredientError(
-            f"flash-attn.version {version!r} cannot be compiled: docker/{FOLDER}/source/{path.name} is missing "
-            f"(there for {', '.join(pinned)}). Add it with the sdist's hash, or use a wheelhouse"
-        )
-    return path.read_text(encoding="utf-8").rpartition("--hash=sha256:")[2].strip()
