@@ -9,7 +9,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from urllib.parse import quote
 
-from assay.compose.variables import BUILDER_FRAGMENT, PATHS, context_name
+from assay.compose.variables import BUILDER_FRAGMENT, FILES_FRAGMENT, PATHS, context_name
 from assay.errors import IngredientError
 from assay.files import file_sha256, write_atomically
 from assay.matrix.row import Row
@@ -65,7 +65,7 @@ def write_context(
         _copy(wheel.path, folder / "wheels" / wheel.path.name)
         pin = f"flash-attn @ file://{PATHS['wheels']}/{quote(wheel.path.name)} --hash=sha256:{wheel.sha256}\n"
         write_atomically(folder / "wheels" / "requirements.txt", pin)
-    for number, (_, source) in enumerate(row.files):
+    for number, (_, source) in enumerate(row.files if FILES_FRAGMENT in fragments else ()):
         path = files_from / source
         if not path.exists():
             raise IngredientError(f"row {row.id}: files names {source}, and {path} does not exist")

@@ -21,6 +21,8 @@ BUILDER_STAGE = "flash-attn-wheel"
 
 BUILDER_FRAGMENT = "flash-attn.build.dockerfile.j2"
 
+FILES_FRAGMENT = "90-files.dockerfile.j2"
+
 WHEEL_LABEL = "io.assay.flash-attn.sha256"
 """The image's own word for the flash-attn wheel that it was made of."""
 
@@ -49,7 +51,7 @@ _AFTER_TORCH = (
     "flash-attn.install.dockerfile.j2",
     "70-runtime-files.dockerfile.j2",
     "80-toolkit.dockerfile.j2",
-    "90-files.dockerfile.j2",
+    FILES_FRAGMENT,
     "95-labels.dockerfile.j2",
 )
 
