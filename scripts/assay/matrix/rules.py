@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from assay.errors import MatrixError
+from assay.matrix import own
 from assay.matrix.draft import Draft
 from assay.matrix.locate import TomlPath
 from assay.matrix.schema import HINTS, ID, RowFields
@@ -19,7 +20,7 @@ from assay.releases import Releases
 from assay.suggest import perhaps
 
 # The parts of an image whose building can fail, in the order in which they are stacked.
-PARTS = ("base", "python", "torch", "flash-attn", "runtime", "toolkit", "files")
+PARTS = ("base", "python", "torch", "flash-attn", "runtime", "requirements", "toolkit", "files", "own")
 
 Problem = tuple[tuple[str | int, ...], str]
 
@@ -54,6 +55,8 @@ IMPOSSIBLE: tuple[tuple[str, Callable[[RowFields], bool], str], ...] = (
     ("build.toolkit", lambda row: row.toolkit == "none", 'toolkit = "none": nothing of it is built'),
     ("build.runtime", lambda row: row.runtime == "none", 'runtime = "none": nothing of it is built'),
     ("build.files", lambda row: not row.files, "the row lays no files over the image"),
+    ("build.requirements", lambda row: not row.requirements, "the row has no requirements"),
+    ("build.own", lambda row: not row.dockerfile, "the row has no dockerfile"),
 )
 
 
@@ -117,11 +120,8 @@ def _flash_attn(draft: Draft, row: RowFields, context: Context) -> Iterator[Prob
 def _files(draft: Draft, row: RowFields, context: Context) -> Iterator[Problem]:
     """Files to lay over the image lie beside the matrix file."""
     for target, source in row.files.items():
-        path = PurePosixPath(source)
-        if path.is_absolute() or ".." in path.parts:
-            yield ("files", target), f"{source!r} must lie beside the matrix file: give a relative path without '..'"
-        elif not (context.folder / path).exists():
-            yield ("files", target), f"{source!r} does not exist beside the matrix file ({context.folder})"
+        if why := own.beside(source, context.folder):
+            yield ("files", target), why
 
 
 def _expectation(draft: Draft, row: RowFields, context: Context) -> Iterator[Problem]:
@@ -188,7 +188,17 @@ def _expression(pattern: str) -> Iterator[str]:
         yield f"{pattern!r} matches anything; give text that only the true cause prints"
 
 
-RULES: tuple[Rule, ...] = (_id, _names, _toolkit, _flash_attn, _files, _expectation, _reasons)
+RULES: tuple[Rule, ...] = (
+    _id,
+    _names,
+    _toolkit,
+    _flash_attn,
+    _files,
+    own.packages,
+    own.instructions,
+    _expectation,
+    _reasons,
+)
 
 
 OUTPUT_FILES = frozenset({"report.json", "report.html", "junit.xml", "claims.json"})
