@@ -81,8 +81,8 @@ def lint(session: nox.Session) -> None:
     workflows = sorted(str(path) for path in Path(".github/workflows").glob("*.yml"))
     session.run("actionlint", *workflows)
     session.run("zizmor", "--offline", *workflows)
-    for matrix in sorted([*Path().glob("matrix*.toml"), *Path("examples").glob("matrix.*.toml")]):
-        out = Path(session.create_tmp()) / matrix.stem
+    for matrix in sorted([*Path().glob("matrix*.toml"), *Path("examples").rglob("matrix*.toml")]):
+        out = Path(session.create_tmp(), *matrix.with_suffix("").parts)
         session.run("assay", "compose", "--matrix", str(matrix), "--out", str(out))
         session.run(
             "hadolint",

@@ -64,8 +64,9 @@ class Expect:
         "driver": {"shipped": "530.30.02", "minimum": "525.60.13"}}`. toolkit: where it comes from, as in the matrix
         (`wheels`, `base`, `debian`, `none`). library_path: `none` or `toolkit`.
     torch: `{"version": "2.4.0+cu121", "cuda": "12.1", "cxx11_abi": false, "archs": ["80", ...],
-        "locked": {"nvidia-cublas-cu12": "12.1.3.1", ...}}`; `locked` is every Python package of the row's locks with
-        its version. Where the base image brings torch, `locked` is empty and all but `cuda` is null.
+        "locked": {"nvidia-cublas-cu12": "12.1.3.1", ...}}`; `locked` is every Python package of the row's locks and
+        requirements with its version. Where the base image brings torch, `locked` is empty and all but `cuda` is null.
+    requirements: `{"package": "version", ...}`: the packages that the row adds to those of its locks or its base.
     flash_attn: `{"version": "2.8.3", "source": ..., "wheel": {"filename", "sha256", "files": {path: sha256}} or null,
         "head_dims": [...], "dtypes": [...]}`; what the matrix asks for, and what the host knows of the wheel it gave.
     gpus: the row's GPUs from the releases table, each `{"name": "A10", "capability": "8.6", "bf16_tflops": 125, ...}`.

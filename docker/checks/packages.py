@@ -41,14 +41,17 @@ def python_version(expect: Expect) -> Answer:
 )
 def consistent(expect: Expect) -> Answer:
     """Compare the installed metadata with the locks, and evaluate every requirement with its markers and extras."""
-    locked = {normalised(name): version for name, version in expect["torch"]["locked"].items()}
+    # A base that brings torch brings packages that no lock names, but what the row adds to them is known.
+    complete = bool(expect["torch"]["locked"])
+    pinned = {**expect["torch"]["locked"], **expect["requirements"]}
+    locked = {normalised(name): version for name, version in pinned.items()}
     required = (
         f"the {len(locked)} locked packages at their versions, and every requirement met"
         if locked
         else "every requirement of every installed package met"
     )
     packages, problems = installed()
-    problems += different_from_lock(packages, locked)
+    problems += different_from_lock(packages, locked, complete=complete)
     try:
         problems += list(unmet(packages))
     except ImportError as error:
@@ -116,15 +119,18 @@ def where(module: str) -> list[str]:
     return [os.path.realpath(folder) for folder in spec.submodule_search_locations or ()]
 
 
-def different_from_lock(packages: Distributions, locked: dict[str, str]) -> list[str]:
-    """Return a line per locked package that is absent or another version, and per package that no lock names."""
+def different_from_lock(packages: Distributions, locked: dict[str, str], *, complete: bool) -> list[str]:
+    """Return a line per locked package that is absent or another version, and per package that no lock names.
+
+    complete: the locks name every package that there should be.
+    """
     problems = []
     for name, version in sorted(locked.items()):
         if name not in packages:
             problems.append(f"{name} {version} is locked but not installed")
         elif without_local(packages[name].version) != without_local(version):
             problems.append(f"{name} is {packages[name].version}, locked is {version}")
-    if locked:
+    if complete:
         unlocked = sorted(set(packages) - set(locked) - OUTSIDE_THE_LOCKS)
         problems += [f"{name} {packages[name].version} is installed but in no lock" for name in unlocked]
     return problems

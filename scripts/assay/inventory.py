@@ -23,6 +23,7 @@ from docker.errors import DockerException, ImageNotFound
 from assay.engine import Engine
 from assay.engine.owner import LABEL, owner
 from assay.errors import EngineError, IngredientError
+from assay.requirements import normalised
 
 _WANTED = re.compile(
     r"(?:etc|usr/lib)/os-release"
@@ -122,11 +123,6 @@ def read(archive: IO[bytes]) -> Inventory:
         python=tuple(sorted(_python(files), key=lambda one: (one.name, one.folder))),
         toolkits=tuple(sorted(_toolkits(files), key=lambda one: one.folder)),
     )
-
-
-def normalised(name: str) -> str:
-    """Return a Python package's name in the form in which names are compared."""
-    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 class _Stream(io.RawIOBase):

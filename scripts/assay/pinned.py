@@ -34,6 +34,21 @@ def cuda_lock(release: CudaRelease) -> str:
     return f"cuda-{release.name}.txt"
 
 
+def python_locks(build: TorchBuild | None, *, python: str, runtime: str, flash_attn: str) -> dict[str, str]:
+    """Return the locks that are installed into an image's Python: name in the build context -> path in `docker/locks`.
+
+    build: None where the base brings torch. runtime, flash_attn: the row's runtime, and where flash-attn comes from.
+    """
+    wanted = {}
+    if build is not None:
+        wanted["torch.txt"] = torch_lock(build, python)
+        if runtime != "none":
+            wanted["runtime.txt"] = runtime_lock(build, python)
+    if flash_attn not in ("base", "none"):
+        wanted["flash-attn.txt"] = "flash-attn.txt"
+    return wanted
+
+
 def locks_dir() -> Path:
     """Return the folder that locks are relative to."""
     return paths.docker_dir() / "locks"

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from assay.causes import cause
 from assay.certificate import GpuUsed, Ingredient, RowEvidence
 from assay.compose import Composed
+from assay.compose.context import REQUIREMENTS
 from assay.engine import GpuAccess
 from assay.errors import BuildFailed
 from assay.files import file_sha256
@@ -67,13 +68,17 @@ def build_finding(failure: BuildFailed, seconds: float) -> Finding:
     )
 
 
-def ingredients(composed: Composed, wheel: Wheel | None) -> tuple[Ingredient, ...]:
+def ingredients(row: Row, composed: Composed, wheel: Wheel | None) -> tuple[Ingredient, ...]:
     """Return what goes into the row's image, as far as it is known before the build."""
-    locks = tuple(
+    locks = [
         Ingredient(name=f"lock {path.name}", version="", sha256=file_sha256(path), source="docker/locks")
         for path in sorted(composed.folder.glob("locks/*.txt"))
-    )
-    return locks + wheel_ingredient(wheel)
+        if path.name != REQUIREMENTS
+    ]
+    if row.requirements:  # as the row names the file, not as the build gets it: without what the other locks hold
+        own = row.requirements
+        locks.append(Ingredient(name=f"lock {REQUIREMENTS}", version="", sha256=own.sha256, source=own.path))
+    return (*locks, *wheel_ingredient(wheel))
 
 
 def wheel_ingredient(wheel: Wheel | None) -> tuple[Ingredient, ...]:

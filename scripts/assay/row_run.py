@@ -114,7 +114,7 @@ def _judge(row: Row, around: Surroundings) -> RowReport:
     except BuildFailed as failure:
         finding = row_record.build_finding(failure, time.monotonic() - clock)
         verdict = judge(row, [finding], checks.required(row, around.level))
-        made_of = row_record.ingredients(composed, wheel)
+        made_of = row_record.ingredients(row, composed, wheel)
         evidence = _evidence(
             row, around, verdict, [finding], None, composed.digest, base_image.digest, made_of, started
         )
@@ -129,7 +129,7 @@ def _judge(row: Row, around: Surroundings) -> RowReport:
     image = ImageIdentity(id=image_id, size=found.size, tags=found.tags)
     findings = run_checks(row, image_id, wheel, around)
     verdict = judge(row, findings, checks.required(row, around.level))
-    made_of = row_record.ingredients(composed, wheel)
+    made_of = row_record.ingredients(row, composed, wheel)
     evidence = _evidence(row, around, verdict, findings, image, composed.digest, base_image.digest, made_of, started)
     return _record(evidence, row, around, build_seconds=build_seconds)
 
@@ -259,7 +259,7 @@ def _recorded(row: Row, composed: Composed, wheel: Wheel | None, around: Surroun
         row=row_json(row),
         image_id=around.engine.image_id(image_tag(row)),
         dockerfile_digest=composed.digest,
-        ingredients=row_record.ingredients(composed, wheel),
+        ingredients=row_record.ingredients(row, composed, wheel),
         base_digest=base_now.digest if base_now else None,
         checks_digest=around.checks_digest,
         releases_digest=around.releases.digest,

@@ -18,7 +18,8 @@ from packageurl import PackageURL
 from assay.certificate import Ingredient
 from assay.certificate.evidence import sha256_hex
 from assay.errors import CertificateError
-from assay.inventory import DebianPackage, Inventory, PythonPackage, Toolkit, normalised
+from assay.inventory import DebianPackage, Inventory, PythonPackage, Toolkit
+from assay.requirements import normalised
 
 
 def make(

@@ -1,7 +1,8 @@
 """The names under which an image is published, from what was found inside it, not from what its row hoped for.
 
-The full tag says every version and never moves: `exp0.1-cu12.1.105-torch2.4.0-fa2.8.3-py311`. The moving tags
-(`exp0.1-cu121`, `latest`) are the row's, as the matrix sets them.
+The full tag says every version and never moves: `exp0.1-cu12.1.105-torch2.4.0-fa2.8.3-py311`. Where a row adds things
+of its own, its id stands for them: `exp0.1-mine-cu12.1.105-...`. The moving tags (`exp0.1-cu121`, `latest`) are the
+row's, as the matrix sets them.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import re
 from assay import oci
 from assay.errors import Refused
 from assay.inventory import Inventory, PythonPackage
+from assay.matrix.row import Row
 
 PLAIN_SYSTEM = ("debian", "12")
 """The system that a full tag does not name: the default base. Any other is appended (`-ubuntu22.04`)."""
@@ -21,6 +23,14 @@ _FULL = re.compile(r".+-cu\d[^-]*-torch\d[^-]*(?:-fa\d[^-]*)?-py\d+(?:-[^-]+)?")
 def is_full(tag: str) -> bool:
     """Say whether a tag has the form of a full one, which never moves."""
     return _FULL.fullmatch(tag) is not None
+
+
+def prefix_of(row: Row, prefix: str) -> str:
+    """Return the first part of a row's full tag. prefix: from the matrix.
+
+    Rows of one stack that differ in what they add would get one tag otherwise, and only one of them could be published.
+    """
+    return f"{prefix}-{row.id}" if row.adds_its_own else prefix
 
 
 def full_tag(inventory: Inventory, prefix: str) -> str:

@@ -17,7 +17,7 @@ from assay.engine import ContainerResult
 from assay.errors import AssayError, EngineError
 from assay.files import write_json
 from assay.findings import Finding, Level, Status
-from assay.matrix.row import FlashAttn, Row
+from assay.matrix.row import FlashAttn, Requirements, Row
 from assay.wheels import Wheel
 
 ROW = Row(id="cu121", expect="certify")
@@ -90,6 +90,16 @@ def test_locks_are_those_of_the_row():
     of_base = expectation(dataclasses.replace(ROW, torch="base"))
     assert of_base["torch"] == {"version": None, "cuda": "12.1", "cxx11_abi": None, "archs": None, "locked": {}}
     assert of_base["libraries"] == {}
+
+
+def test_what_the_row_adds_counts_as_locked():
+    own = Requirements(path="r.txt", sha256="0" * 64, packages=(("bottle", "0.13.4"),))
+    told = expectation(dataclasses.replace(ROW, requirements=own))
+    assert told["requirements"] == {"bottle": "0.13.4"}
+    assert told["torch"]["locked"] == {**expectation()["torch"]["locked"], "bottle": "0.13.4"}
+    of_base = expectation(dataclasses.replace(ROW, torch="base", requirements=own))
+    assert (of_base["torch"]["locked"], of_base["requirements"]) == ({}, {"bottle": "0.13.4"})
+    assert expectation()["requirements"] == {}
 
 
 def test_the_image_is_told_what_is_in_the_wheel():

@@ -44,8 +44,10 @@ def install(site: Path, name: str, version: str, requires: tuple[str, ...] = (),
     (site / info / "RECORD").write_text("".join([*records, f"{info}/RECORD,,\n"]))
 
 
-def expect(locked=None, wheel=None):
-    return framework.Expect({"torch": {"locked": locked or {}}, "flash_attn": {"wheel": wheel}})
+def expect(locked=None, wheel=None, own=None):
+    return framework.Expect(
+        {"torch": {"locked": locked or {}}, "requirements": own or {}, "flash_attn": {"wheel": wheel}}
+    )
 
 
 def test_every_kind_of_unmet_requirement_is_named(site):
@@ -74,6 +76,17 @@ def test_the_lock_is_the_law(site):
         "absent 3.0 is locked but not installed",
         "nvidia-nvjitlink-cu12 is 12.0.140, locked is 12.1.105",
         "stray 1.0 is installed but in no lock",
+    ]
+
+
+def test_what_a_row_adds_to_a_base_is_the_law_and_the_rest_is_the_bases(site):
+    install(site, "torch", "2.4.0")
+    install(site, "added", "1.0")
+    assert packages.consistent(expect(own={"added": "1.0"})).status == "passed"
+    answer = packages.consistent(expect(own={"added": "1.1", "absent": "3.0"}))
+    assert answer.evidence.splitlines() == [
+        "absent 3.0 is locked but not installed",
+        "added is 1.0, locked is 1.1",
     ]
 
 

@@ -195,6 +195,12 @@ def test_an_overlay_file_that_is_not_there(tmp_path: Path) -> None:
         compose(row, out=tmp_path, network=OFFLINE, wheel=None, files_from=tmp_path)
 
 
+def test_the_stage_that_builds_the_wheel_takes_none_of_the_files(tmp_path: Path) -> None:
+    row = replace(ROWS["cu121"], files=(("/x", "beside-the-matrix.so"),))
+    composed = compose(row, out=tmp_path, network=OFFLINE, wheel=None, stop_at="flash-attn-wheel")
+    assert not (composed.folder / "files").exists()
+
+
 def test_a_line_break_cannot_reach_the_dockerfile() -> None:
     with pytest.raises(IngredientError, match="line break"):
         dockerfile_string("a\nRUN b")

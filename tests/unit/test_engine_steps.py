@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from assay.engine.steps import parse, part_of_line, part_of_step
+from assay.dockerfile import parse
+from assay.engine.steps import part_of_line, part_of_step
 
 DOCKERFILE = """\
 # syntax is the engine's own
@@ -89,3 +90,9 @@ def test_instructions_carry_their_first_line_and_their_stage() -> None:
         (24, "stage-2", "COPY"),
         (26, "stage-2", "RUN"),
     ]
+
+
+def test_what_only_looks_like_a_heredoc_swallows_nothing() -> None:
+    shell = """bash -c 'cat <<<"$x"; cat <<<word; echo $((1<<N)); cat << N'"""
+    text = f'RUN {shell}\nRUN two\nRUN cat <<-"END"\nRUN inside\nEND\nRUN four\n'
+    assert [(entry.line, entry.heredoc) for entry in parse(text)] == [(1, False), (2, False), (3, True), (6, False)]

@@ -17,6 +17,7 @@ from assay import inventory, provenance, sbom, tags
 from assay.certificate.statement import subject
 from assay.errors import IngredientError, Refused
 from assay.inventory import DebianPackage, Inventory
+from assay.matrix.row import Requirements, Row
 
 IMAGE = "sha256:" + "1" * 64
 
@@ -160,6 +161,16 @@ def test_the_full_tag_says_what_is_inside() -> None:
     assert tags.full_tag(found(torch="2.5.1+cu124", cudart="12.4.127"), "exp0.1") == (
         "exp0.1-cu12.4.127-torch2.5.1-fa2.8.3-py311"
     )
+
+
+def test_what_a_row_adds_is_named_by_its_id() -> None:
+    plain = Row(id="mine", expect="certify")
+    assert tags.prefix_of(plain, "exp0.1") == "exp0.1"
+    packages = Requirements(path="r.txt", sha256="0" * 64, packages=())
+    for row in (replace(plain, dockerfile="own.dockerfile"), replace(plain, requirements=packages)):
+        tag = tags.full_tag(found(), tags.prefix_of(row, "exp0.1"))
+        assert tag == "exp0.1-mine-cu12.1.105-torch2.4.0-fa2.8.3-py311"
+        assert tags.is_full(tag)
 
 
 def test_another_system_than_the_default_is_part_of_the_tag() -> None:

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
-from assay.compose.context import locks, runtime_files
+from assay import requirements
+from assay.compose.context import python_locks, runtime_files
 from assay.engine import GpuAccess
 from assay.findings import Level
 from assay.matrix.row import Row
 from assay.paths import docker_dir
 from assay.releases import Releases
 from assay.wheels import Wheel
-
-# Which of a row's locks end up as packages of the image's Python; the others serve the build or the toolkit.
-PYTHON_LOCKS = ("torch.txt", "runtime.txt", "flash-attn.txt")
-PINNED = re.compile(r"^(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>[^\s;\\]+)", re.MULTILINE)
 
 # Sonames of CUDA's libraries and the package that holds each, by CUDA major version. Source: the wheels' own content
 # (`unzip -l`) at the versions that torch 2.4.0+cu121 pins.
@@ -57,7 +53,8 @@ def expectation(
     Raises UsageError or IngredientError when the row names what the releases table or the locks do not hold.
     """
     release, torch = releases.cuda(row.cuda), _torch(row, releases)
-    locked = {} if row.torch == "base" else _locked(row, releases)
+    own = dict(row.requirements.packages) if row.requirements else {}
+    locked = {} if row.torch == "base" else _locked(row, releases) | own
     return {
         "row": row.id,
         "level": level.value,
@@ -71,7 +68,8 @@ def expectation(
         },
         "toolkit": row.toolkit,
         "library_path": row.library_path,
-        "torch": {**torch, "locked": locked},
+        "torch": {**torch, "locked": dict(sorted(locked.items()))},
+        "requirements": own,
         "flash_attn": {
             "version": row.flash_attn.version,
             "source": row.flash_attn.source,
@@ -101,12 +99,8 @@ def _torch(row: Row, releases: Releases) -> dict[str, Any]:
 
 def _locked(row: Row, releases: Releases) -> dict[str, str]:
     """Return package -> version of the locks that are installed into the image's Python."""
-    packages: dict[str, str] = {}
-    for target, source in locks(row, releases).items():
-        if target in PYTHON_LOCKS:
-            text = (docker_dir() / "locks" / source).read_text(encoding="utf-8")
-            packages.update((match["name"].lower(), match["version"]) for match in PINNED.finditer(text))
-    return dict(sorted(packages.items()))
+    held = requirements.locked(python_locks(row, releases).values())
+    return {name: locked.pin.version for name, locked in held.items()}
 
 
 def _wheel(wheel: Wheel | None) -> dict[str, Any] | None:

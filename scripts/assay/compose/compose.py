@@ -12,16 +12,18 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from assay import paths
 from assay import releases as tables
-from assay.compose import context
+from assay.compose import context, own
 from assay.compose.parts import parts_of
 from assay.compose.variables import (
     BUILDER_FRAGMENT,
+    OWN_FRAGMENT,
     Frontend,
     dockerfile_string,
     fragments,
     variables,
 )
 from assay.files import write_atomically
+from assay.fragment import OWN
 from assay.matrix.row import Row
 from assay.network import NetworkSettings
 from assay.wheels import Wheel, lean
@@ -63,13 +65,18 @@ def compose(
         only their results go on.
     link: the engine knows `COPY --link` (23 or newer); used for rows on a base of their own.
     stop_at: `flash-attn-wheel` for a Dockerfile that ends with the stage that builds the wheel.
-    files_from: folder that the row's overlay files are relative to.
+    files_from: folder that the paths of the row's own files are relative to.
 
     Raises IngredientError when something that the row needs is not there, MatrixError for an unknown release.
     """
     docker = paths.docker_dir()
     releases = tables.load()
     chosen = fragments(row, wheel=wheel, stop_at=stop_at)
+    mounts = frontend == "buildkit"
+    pins = own.requirements(row, context.python_locks(row, releases), files_from) if stop_at is None else ()
+    instructions = (
+        own.instructions(row, files_from, mounts=mounts, heredocs=mounts and link) if OWN_FRAGMENT in chosen else ""
+    )
     known = variables(
         row,
         releases,
@@ -77,6 +84,8 @@ def compose(
         frontend=frontend,
         link=link,
         runtime_files=context.has_runtime_files(row, docker),
+        requirements=bool(pins),
+        own=instructions,
     )
     recipe = lean.recipe(row) if BUILDER_FRAGMENT in chosen else None
     text = render(docker, {**known, "fragments": chosen, "recipe": recipe})
@@ -90,6 +99,7 @@ def compose(
         wheel=wheel,
         fragments=chosen,
         files_from=files_from,
+        pins=pins,
     )
     dockerfile = folder / "Dockerfile"
     write_atomically(dockerfile, text)
@@ -115,4 +125,12 @@ def render(docker: Path, known: Mapping[str, Any]) -> str:
     )
     environment.filters["dockerfile_string"] = dockerfile_string
     text = environment.get_template("Dockerfile.j2").render(known)
-    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+    # What the row wrote itself stays as it is: blank lines mean something in a heredoc.
+    mine = f"# part: {OWN}\n{known['own']}\n" if known["own"] else ""
+    before, _, after = text.partition(mine) if mine else (text, "", "")
+    return (_tidy(before) + mine + _tidy(after)).strip() + "\n"
+
+
+def _tidy(text: str) -> str:
+    """Leave one blank line where fragments that had nothing to say left several."""
+    return re.sub(r"\n{3,}", "\n\n", text)

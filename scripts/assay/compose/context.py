@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from urllib.parse import quote
 
-from assay import pinned
-from assay.compose.variables import BUILDER_FRAGMENT, PATHS, context_name
+from assay import pinned, requirements
+from assay.compose import own
+from assay.compose.variables import BUILDER_FRAGMENT, FILES_FRAGMENT, OWN_FRAGMENT, PATHS, context_name
 from assay.errors import IngredientError
 from assay.files import file_sha256, write_atomically
+from assay.fragment import OWN
 from assay.matrix.row import Row
 from assay.network import NetworkSettings
 from assay.releases import Releases
 from assay.wheels import Wheel
 
 # Folders of the context. The row's folder holds its log, findings and certificate too: `.dockerignore` keeps those out.
-FOLDERS = ("files", "flash-attn", "locks", "network", "runtime", "toolkit", "wheels")
+FOLDERS = ("files", "flash-attn", "locks", "network", OWN, "runtime", "toolkit", "wheels")
 
 # Left out of the digest: it says how this machine reaches the network, and no byte of it enters an image.
 MACHINE = "network"
+
+REQUIREMENTS = "requirements.txt"
+"""The row's own Python packages, among the locks."""
 
 _NOT_COPIED = ("__pycache__", "*.pyc", ".*")
 
@@ -37,11 +42,13 @@ def write_context(
     wheel: Wheel | None,
     fragments: Iterable[str],
     files_from: Path,
+    pins: Sequence[requirements.Pin],
 ) -> None:
     """Write the build context of a row, in place of what an earlier run left.
 
-    docker: the folder of fragments, locks and scripts. files_from: where the row's overlay files are looked for.
-    Raises IngredientError when a lock, the wheel or an overlay file is missing.
+    docker: the folder of fragments, locks and scripts. files_from: where the row's own files are looked for. pins: the
+    Python packages of its own.
+    Raises IngredientError when a lock, the wheel or a file of the row's own is missing.
     """
     for name in FOLDERS:
         shutil.rmtree(folder / name, ignore_errors=True)
@@ -51,11 +58,10 @@ def write_context(
     for target, source in locks(row, releases).items():
         lock = docker / "locks" / source
         if not lock.is_file():
-            raise IngredientError(
-                f"row {row.id} needs the lock {source}, which is not in {lock.parent}; "
-                "write it with `nox -s lock`, or ask for a combination that is locked"
-            )
+            raise IngredientError(f"row {row.id}: {requirements.missing(source)}")
         _copy(lock, folder / "locks" / target)
+    if pins:
+        write_atomically(folder / "locks" / REQUIREMENTS, requirements.text(pins))
     if row.toolkit == "wheels":
         _copy(docker / "toolkit", folder / "toolkit")
     if has_runtime_files(row, docker):
@@ -66,11 +72,13 @@ def write_context(
         _copy(wheel.path, folder / "wheels" / wheel.path.name)
         pin = f"flash-attn @ file://{PATHS['wheels']}/{quote(wheel.path.name)} --hash=sha256:{wheel.sha256}\n"
         write_atomically(folder / "wheels" / "requirements.txt", pin)
-    for number, (_, source) in enumerate(row.files):
+    for number, (_, source) in enumerate(row.files if FILES_FRAGMENT in fragments else ()):
         path = files_from / source
         if not path.exists():
             raise IngredientError(f"row {row.id}: files names {source}, and {path} does not exist")
         _copy(path, folder / "files" / context_name(number, source))
+    if OWN_FRAGMENT in fragments:
+        own.copy_context(row, files_from, folder / OWN)
     network.write(folder / MACHINE)
 
 
@@ -79,14 +87,17 @@ def locks(row: Row, releases: Releases) -> dict[str, str]:
     wanted = {"tools.txt": "tools.txt"}
     if row.toolkit == "wheels":
         wanted["toolkit.txt"] = pinned.cuda_lock(releases.cuda(row.cuda))
-    if row.flash_attn.source not in ("base", "none"):
-        wanted["flash-attn.txt"] = "flash-attn.txt"
-    if row.torch != "base":
-        build = releases.torch(row.torch)
-        wanted["torch.txt"] = pinned.torch_lock(build, row.python)
-        if row.runtime != "none":
-            wanted["runtime.txt"] = pinned.runtime_lock(build, row.python)
-    return wanted
+    return wanted | python_locks(row, releases)
+
+
+def python_locks(row: Row, releases: Releases) -> dict[str, str]:
+    """Return those locks of a row that are installed into its image's Python; the others serve the build."""
+    return pinned.python_locks(
+        None if row.torch == "base" else releases.torch(row.torch),
+        python=row.python,
+        runtime=row.runtime,
+        flash_attn=row.flash_attn.source,
+    )
 
 
 def runtime_files(row: Row, docker: Path) -> dict[str, str]:

@@ -21,6 +21,10 @@ BUILDER_STAGE = "flash-attn-wheel"
 
 BUILDER_FRAGMENT = "flash-attn.build.dockerfile.j2"
 
+FILES_FRAGMENT = "90-files.dockerfile.j2"
+
+OWN_FRAGMENT = "92-own.dockerfile.j2"
+
 WHEEL_LABEL = "io.assay.flash-attn.sha256"
 """The image's own word for the flash-attn wheel that it was made of."""
 
@@ -48,8 +52,10 @@ _AFTER_TORCH = (
     "60-runtime-packages.dockerfile.j2",
     "flash-attn.install.dockerfile.j2",
     "70-runtime-files.dockerfile.j2",
+    "75-requirements.dockerfile.j2",
     "80-toolkit.dockerfile.j2",
-    "90-files.dockerfile.j2",
+    FILES_FRAGMENT,
+    OWN_FRAGMENT,
     "95-labels.dockerfile.j2",
 )
 
@@ -84,12 +90,16 @@ def variables(
     frontend: Frontend,
     link: bool,
     runtime_files: bool,
+    requirements: bool,
+    own: str,
 ) -> dict[str, Any]:
     """Return the variables of the fragments.
 
+    requirements: the row brings Python packages that its locks do not hold. own: its own instructions.
     mounts: `RUN --mount` is there. copied: torch and the other large parts are made in stages of their own and copied
     into the image. installer: the base on which they are made then, where it is not the row's own. build_args: what
     assay passes to the build.
+    Raises IngredientError when this frontend cannot do what the row asks for.
     """
     mounts = frontend == "buildkit"
     # Linked layers have one digest whatever the base: torch is installed once for all bases, and a registry (or an
@@ -98,6 +108,11 @@ def variables(
     linked = link and mounts and row.base not in bases.BOOTSTRAPPED and row.torch != "base"
     copied = linked or not mounts
     installer = bases.DEFAULT if linked else None
+    if requirements and row.torch == "base" and copied:
+        raise IngredientError(
+            f"row {row.id}: requirements go straight into the Python of a base that brings torch; that needs BuildKit, "
+            "so use an engine that has it"
+        )
     return {
         "row": row,
         "release": releases.cuda(row.cuda),
@@ -112,6 +127,8 @@ def variables(
         "bootstrapped": row.base in bases.BOOTSTRAPPED,
         "flash_attn_step": row.flash_attn.source not in _ABSENT,
         "runtime_files": runtime_files,
+        "requirements": requirements,
+        "own": own,
         "python": "python" if row.torch == "base" else f"{PATHS['venv']}/bin/python",
         "tools_python": "python" if row.torch == "base" and not installer else _python(row, installer),
         "uv_flags": _uv_flags(row, copied=copied, installer=installer),

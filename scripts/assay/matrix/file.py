@@ -13,7 +13,7 @@ import tomli
 
 from assay.errors import MatrixError, UsageError
 from assay.findings import Level
-from assay.matrix import rules, shape
+from assay.matrix import own, rules, shape
 from assay.matrix.draft import Draft, drafts
 from assay.matrix.locate import TomlPath, line_of, lines
 from assay.matrix.row import FlashAttn, Reason, Row
@@ -81,7 +81,7 @@ def load(path: Path, *, known_checks: Collection[str] | None = None, releases: R
     publish = PublishTable.model_validate(cleaned.get("publish", {}))
     return Matrix(
         path=path,
-        rows=tuple(_row(draft, releases, publish) for draft in rows),
+        rows=tuple(_row(draft, releases, publish, context.folder) for draft in rows),
         publish=Publish(level=Level(publish.level), prefix=publish.prefix),
     )
 
@@ -135,7 +135,7 @@ def _subject(path: TomlPath, raw: dict[str, Any]) -> str:
     return str(path[0]) if len(path) > 1 else ""
 
 
-def _row(draft: Draft, releases: Releases, publish: PublishTable) -> Row:
+def _row(draft: Draft, releases: Releases, publish: PublishTable, folder: Path) -> Row:
     """Make the row that everything else works with: names instead of aliases, tuples instead of lists."""
     fields: RowFields = draft.fields()
     flash_attn = fields.flash_attn
@@ -168,6 +168,9 @@ def _row(draft: Draft, releases: Releases, publish: PublishTable) -> Row:
         runner=tuple(fields.runner),
         env=tuple(fields.env.items()),
         files=tuple(fields.files.items()),
+        requirements=own.resolve(fields.requirements, folder),
+        dockerfile=fields.dockerfile or None,
+        context=(fields.context or None) if fields.dockerfile else None,
         tags=tuple(dict.fromkeys(fields.tags)),
         required_level=Level(fields.required_level or publish.level),
     )

@@ -45,6 +45,19 @@ class FlashAttn:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Requirements:
+    """Python packages that a row adds to those of its locks.
+
+    path: of the file, beside the matrix file. sha256: of that file. packages: name and version of each, all pinned by
+    hash there.
+    """
+
+    path: str
+    sha256: str
+    packages: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Row:
     """One combination of base, CUDA toolkit, torch and flash-attn.
 
@@ -63,6 +76,9 @@ class Row:
     env: environment variables of the image beyond what the parts set.
     files: files laid over the finished image, as path in the image to path beside the matrix file; for rows that
         must be rejected for what somebody changed.
+    requirements: Python packages of the row's own, installed after torch, flash-attn and the runtime.
+    dockerfile: file beside the matrix file with instructions of the row's own, the last part of its image.
+    context: folder beside the matrix file that these instructions copy from, as `own/`.
     tags: moving tags that follow this row when it is published.
     required_level: the level at which publishing asks for the certificate.
     """
@@ -83,5 +99,13 @@ class Row:
     runner: tuple[str, ...] = ("ubuntu-latest",)
     env: tuple[tuple[str, str], ...] = ()
     files: tuple[tuple[str, str], ...] = ()
+    requirements: Requirements | None = None
+    dockerfile: str | None = None
+    context: str | None = None
     tags: tuple[str, ...] = ()
     required_level: Level = Level.GPU
+
+    @property
+    def adds_its_own(self) -> bool:
+        """Say whether the image holds more than the parts that every row is made of."""
+        return self.requirements is not None or self.dockerfile is not None

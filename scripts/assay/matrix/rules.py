@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterator
-from pathlib import PurePosixPath
 
 from assay.errors import MatrixError
-from assay.matrix import buildable
+from assay.matrix import buildable, own
 from assay.matrix.draft import Draft
 from assay.matrix.locate import TomlPath
 from assay.matrix.rule import Context, Problem, Rule
@@ -19,7 +18,7 @@ from assay.matrix.schema import HINTS, ID, RowFields
 from assay.suggest import perhaps
 
 # The parts of an image whose building can fail, in the order in which they are stacked.
-PARTS = ("base", "python", "torch", "flash-attn", "runtime", "toolkit", "files")
+PARTS = ("base", "python", "torch", "flash-attn", "runtime", "requirements", "toolkit", "files", "own")
 
 # Reasons that can never come true: (check id or prefix ending in ".", when, why).
 IMPOSSIBLE: tuple[tuple[str, Callable[[RowFields], bool], str], ...] = (
@@ -34,6 +33,8 @@ IMPOSSIBLE: tuple[tuple[str, Callable[[RowFields], bool], str], ...] = (
     ("build.toolkit", lambda row: row.toolkit == "none", 'toolkit = "none": nothing of it is built'),
     ("build.runtime", lambda row: row.runtime == "none", 'runtime = "none": nothing of it is built'),
     ("build.files", lambda row: not row.files, "the row lays no files over the image"),
+    ("build.requirements", lambda row: not row.requirements, "the row has no requirements"),
+    ("build.own", lambda row: not row.dockerfile, "the row has no dockerfile"),
 )
 
 
@@ -93,11 +94,8 @@ def _flash_attn(draft: Draft, row: RowFields, context: Context) -> Iterator[Prob
 def _files(draft: Draft, row: RowFields, context: Context) -> Iterator[Problem]:
     """Files to lay over the image lie beside the matrix file."""
     for target, source in row.files.items():
-        path = PurePosixPath(source)
-        if path.is_absolute() or ".." in path.parts:
-            yield ("files", target), f"{source!r} must lie beside the matrix file: give a relative path without '..'"
-        elif not (context.folder / path).exists():
-            yield ("files", target), f"{source!r} does not exist beside the matrix file ({context.folder})"
+        if why := own.beside(source, context.folder):
+            yield ("files", target), why
 
 
 def _expectation(draft: Draft, row: RowFields, context: Context) -> Iterator[Problem]:
@@ -155,7 +153,18 @@ def _expression(pattern: str) -> Iterator[str]:
         yield f"{pattern!r} matches anything; give text that only the true cause prints"
 
 
-RULES: tuple[Rule, ...] = (_id, _names, _toolkit, _flash_attn, _files, *buildable.RULES, _expectation, _reasons)
+RULES: tuple[Rule, ...] = (
+    _id,
+    _names,
+    _toolkit,
+    _flash_attn,
+    _files,
+    own.packages,
+    own.instructions,
+    *buildable.RULES,
+    _expectation,
+    _reasons,
+)
 
 
 OUTPUT_FILES = frozenset({"report.json", "report.html", "junit.xml", "claims.json"})

@@ -156,6 +156,23 @@ class Settings(Table):
     files: dict[ImagePath, str] = Field(
         {}, description="Files laid over the finished image: path in the image = path beside the matrix file."
     )
+    requirements: str | None = Field(
+        None,
+        description="File beside the matrix file with Python packages to add, each pinned by `==` and "
+        "`--hash=sha256:`; an empty text takes back what the defaults name.",
+        json_schema_extra=_forget_null,
+    )
+    dockerfile: str | None = Field(
+        None,
+        description="File beside the matrix file with Dockerfile instructions that end the image, without FROM; an "
+        "empty text takes back what the defaults name.",
+        json_schema_extra=_forget_null,
+    )
+    context: str | None = Field(
+        None,
+        description="Folder beside the matrix file from which `dockerfile` copies, as `own/`: `COPY own/app.py /app/`.",
+        json_schema_extra=_forget_null,
+    )
     tags: list[Tag] = Field([], description="Moving tags that follow the row when it is published.")
     required_level: Literal["image", "gpu"] | None = Field(
         None,

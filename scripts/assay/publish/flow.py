@@ -122,7 +122,7 @@ def _plan(
     evidence = candidate.evidence
     on_line(f"{candidate.row.id}: reading what is in {candidate.image_id[:19]}")
     found = inventory.collect(engine, candidate.image_id)
-    full_tag = tags.full_tag(found, settings.prefix)
+    full_tag = tags.full_tag(found, tags.prefix_of(candidate.row, settings.prefix))
     bill = sbom.make(
         found,
         name=candidate.row.id,
@@ -135,7 +135,7 @@ def _plan(
     if present is not None and not _is_image(present, candidate.image_id):
         raise Refused(
             f"{candidate.row.id}: {settings.target.name}:{full_tag} is published as {present.digest[:19]}, another"
-            f" image than the certified {candidate.image_id[:19]}; a full tag never moves"
+            f" image than the certified {candidate.image_id[:19]}; a full tag never moves: set another `prefix`"
         )
     plan = Plan(candidate=candidate, full_tag=full_tag, moving=candidate.row.tags, sbom=bill, present=present)
     for tag in plan.moving:
