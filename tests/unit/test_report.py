@@ -17,7 +17,8 @@ from assay.report.diff import diff
 from assay.report.html import html
 from assay.report.junit import junit
 from assay.report.model import merge
-from assay.report.table import human_bytes, in_full, one_line, table
+from assay.report.table import table
+from assay.report.words import human_bytes, in_full, one_line
 
 IMPORT_ERROR = "Traceback ...\nImportError: libcusparse.so.12: undefined symbol: __nvJitLinkAddData_12_1"
 GOOD = RowReport(
@@ -146,7 +147,7 @@ def test_junit_survives_evidence_that_xml_cannot_hold():
 
 def test_html_escapes_evidence_and_shows_samples_only_where_they_are():
     evil = replace(REJECTED, findings=(replace(REJECTED.findings[0], evidence="<script>alert(1)</script>"),))
-    page = html(replace(REPORT, rows=(GOOD, evil)), samples={"cu121": "cu121/sample.png"})
+    page = html(replace(REPORT, rows=(GOOD, evil)), files={"cu121": ["sample.png"]})
     assert "<script>" not in page
     assert page.count('<img class="sample"') == 1
     assert 'src="cu121/sample.png"' in page
