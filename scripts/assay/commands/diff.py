@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from assay.commands.common import report_path
 from assay.errors import ExitCode
 from assay.report.diff import diff
 from assay.report.model import read
@@ -35,8 +36,3 @@ def run(args: argparse.Namespace) -> ExitCode:
         grid.add_row(*(Text(cell) for cell in (change.row, change.subject, change.before, change.after)))
     console.print(grid)
     return ExitCode.NOT_AS_EXPECTED
-
-
-def report_path(path: Path) -> Path:
-    """Return the report's own path for a folder that holds it."""
-    return path / "report.json" if path.is_dir() else path

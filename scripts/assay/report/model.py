@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -191,34 +191,3 @@ def read(path: Path) -> Report:
         raise UsageError(
             f"{path}: a report with a part missing or broken ({error!r}): run `assay matrix` again, or name another"
         ) from error
-
-
-def merge(reports: Sequence[Report], order: Sequence[str]) -> tuple[Report, tuple[str, ...]]:
-    """Join reports of single rows, as parallel jobs write them, into one, in the order of the matrix.
-
-    Returns the report and the ids of rows that no report holds. The level is `gpu` only if every row's is.
-    Raises UsageError when two reports hold the same row, or one holds a row that the matrix does not have.
-    """
-    found: dict[str, RowReport] = {}
-    for report in reports:
-        for row in report.rows:
-            if row.id in found:
-                raise UsageError(f"row {row.id!r} is in two of the reports; pass each row's report once")
-            found[row.id] = row
-    strangers = sorted(set(found) - set(order))
-    if strangers:
-        raise UsageError(f"rows that the matrix does not have: {', '.join(strangers)}; is it the right matrix file?")
-    rows = tuple(found[row_id] for row_id in order if row_id in found)
-    merged = Report(
-        level=Level.GPU if rows and all(row.level is Level.GPU for row in rows) else Level.IMAGE,
-        rows=rows,
-        started=min((report.started for report in reports), default=""),
-        seconds=max((report.seconds for report in reports), default=0.0),
-        engine="; ".join(_unique(report.engine for report in reports)),
-        storage={},
-    )
-    return merged, tuple(row_id for row_id in order if row_id not in found)
-
-
-def _unique(words: Iterable[str]) -> list[str]:
-    return [word for word in dict.fromkeys(words) if word]
