@@ -121,6 +121,33 @@ def test_diff_names_verdict_image_and_finding_but_no_times():
     assert diff(REPORT, replace(REPORT, seconds=1.0, started="later")) == ()
 
 
+def test_diff_shows_what_passing_checks_measured_only_when_asked():
+    """Speeds and freshly drawn prompts differ in every run: two runs of one image would never be the same."""
+    faster = replace(GOOD, findings=(replace(GOOD.findings[0], measured="imported in 1.3 s"),))
+    after = replace(REPORT, rows=(faster, REJECTED))
+    assert diff(REPORT, after) == ()
+    (change,) = diff(REPORT, after, measured=True)
+    assert (change.subject, change.after) == ("torch.import", "passed: imported in 1.3 s")
+    worse = replace(REJECTED, findings=(replace(REJECTED.findings[0], measured="another error"),))
+    assert [change.subject for change in diff(REPORT, replace(REPORT, rows=(GOOD, worse)))] == [
+        "torch.import",
+        "torch.version",
+    ]
+
+
+def test_diff_sees_another_reason_another_result_and_another_way_to_the_gpu():
+    before = replace(REPORT, rows=(ON_GPU, REJECTED))
+    elsewhere = replace(ON_GPU, gpu={**(ON_GPU.gpu or {}), "access": "runtime"})
+    otherwise = replace(
+        REJECTED, as_expected=False, complete=False, because=({"check": "torch.import", "matches": "x"},)
+    )
+    changes = {change.subject: change for change in diff(before, replace(before, rows=(elsewhere, otherwise)))}
+    assert set(changes) == {"gpu", "expectation", "result"}
+    assert "CDI" in changes["gpu"].before
+    assert "runtime" in changes["gpu"].after
+    assert changes["result"].after == "not as expected yet"
+
+
 def test_junit_counts_an_expected_rejection_as_no_failure():
     root = ElementTree.fromstring(junit(REPORT))
     assert [suite.get("failures") for suite in root] == ["0", "0"]
