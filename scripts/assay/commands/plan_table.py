@@ -72,7 +72,6 @@ def _widths(columns: Mapping[str, Sequence[str]], width: int) -> list[int] | Non
     """
     texts = [[name, *cells] for name, cells in columns.items()]
     least = [max(len(word) for text in column for word in text.split()) for column in texts]
-    least[0] = max(len(text) for text in texts[0])  # an id is what people copy
     widths = [max(len(text) for text in column) for column in texts]
     room = width - GAP * (len(texts) - 1)
     while sum(widths) > room:
