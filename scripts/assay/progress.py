@@ -21,7 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from assay.engine import BuildEvent
-from assay.report.table import VERDICT_STYLE, human_bytes, in_full, one_line
+from assay.report.words import OUTCOME_STYLE, OUTCOME_WORDS, Outcome, human_bytes, in_full, one_line
 
 HEARTBEAT = 20.0
 
@@ -36,6 +36,7 @@ class _State:
     phase_started: float = field(default_factory=time.monotonic)
     ended: float | None = None
     verdict: str = ""
+    outcome: Outcome = "as-expected"
 
 
 class View:
@@ -89,14 +90,16 @@ class View:
         if changed and announce and not self.terminal:
             self._line(row, state.phase, detail)
 
-    def verdict(self, row: str, verdict: str, why: str, *, cached: bool = False) -> None:
-        """Say that a row is judged."""
+    def verdict(self, row: str, verdict: str, why: str, *, outcome: Outcome, cached: bool = False) -> None:
+        """Say that a row is judged, and how that stands to what was expected of it."""
         with self._lock:
             state = self._states[row]
             now = self._clock()
             state.started = state.started if state.started is not None else now
-            state.verdict, state.ended = verdict, now
+            state.verdict, state.outcome, state.ended = verdict, outcome, now
             state.detail = f"{why} (from its certificate)" if cached else why
+            if outcome != "as-expected":
+                state.detail = f"{OUTCOME_WORDS[outcome]}: {state.detail}"
             seconds = now - state.started
         if not self.terminal:
             self._line(row, verdict, f"{in_full(state.detail)} [{seconds:.0f} s]")
@@ -150,7 +153,8 @@ class View:
         now = self._clock()
         with self._lock:
             for row, state in self._states.items():
-                style = VERDICT_STYLE.get(state.verdict, "dim" if state.started is None else "cyan")
+                waiting = "dim" if state.started is None else "cyan"
+                style = OUTCOME_STYLE[state.outcome] if state.verdict else waiting
                 seconds = 0.0 if state.started is None else (state.ended or now) - state.started
                 grid.add_row(
                     Text(row),

@@ -34,6 +34,7 @@ from assay.network import NetworkSettings
 from assay.progress import View, follow_build
 from assay.releases import Releases
 from assay.report import RowReport
+from assay.report.words import outcome
 from assay.verdict import Verdict, judge
 from assay.wheels import Wheel
 
@@ -90,12 +91,11 @@ def _guarded(row: Row, around: Surroundings, work: Callable[[], RowReport]) -> R
         trace = around.out / row.id / "defect.txt"
         write_atomically(trace, traceback.format_exc())
         report = row_record.inconclusive(row, around.level, f"assay itself broke: {error!r}; please report {trace}")
-    around.view.verdict(row.id, report.verdict, report.why, cached=report.cached)
+    around.view.verdict(row.id, report.verdict, report.why, outcome=outcome(report), cached=report.cached)
     return report
 
 
 def _judge(row: Row, around: Surroundings) -> RowReport:
-    folder = around.out / row.id
     wheel = wheels.lookup(row, wheelhouses=around.wheelhouses)
     if wheel is None and row.flash_attn.source in wheels.READY_MADE:
         wheel = _provide(row, around)  # a Dockerfile can only be composed around it
@@ -103,8 +103,7 @@ def _judge(row: Row, around: Surroundings) -> RowReport:
     cached = None if around.fresh else _recorded(row, composed, wheel, around)
     if cached:
         return cached
-    # From here on the old record says nothing about what is in the folder.
-    (folder / store.NAME).unlink(missing_ok=True)
+    _forget(around.out / row.id)
 
     started, clock = datetime.now(timezone.utc), time.monotonic()
     around.view.phase(row.id, "base", row.base)
@@ -113,6 +112,7 @@ def _judge(row: Row, around: Surroundings) -> RowReport:
         wheel, composed, image_id = _build(row, wheel, composed, around)
     except BuildFailed as failure:
         finding = row_record.build_finding(failure, time.monotonic() - clock)
+        write_json(around.out / row.id / "findings.json", [finding.to_json()])
         verdict = judge(row, [finding], checks.required(row, around.level))
         made_of = row_record.ingredients(row, composed, wheel)
         evidence = _evidence(
@@ -142,7 +142,7 @@ def _check(image: str, row: Row, around: Surroundings) -> RowReport:
     """
     found = around.engine.inspect(image)
     wheel = _wheel_inside(found, wheels.lookup(row, wheelhouses=around.wheelhouses))
-    (around.out / row.id / store.NAME).unlink(missing_ok=True)
+    _forget(around.out / row.id)
     started = datetime.now(timezone.utc)
     findings = run_checks(row, found.id, wheel, around)
     verdict = judge(row, findings, checks.required(row, around.level))
@@ -158,6 +158,12 @@ def _check(image: str, row: Row, around: Surroundings) -> RowReport:
         started,
     )
     return _record(evidence, row, around, build_seconds=0.0)
+
+
+def _forget(folder: Path) -> None:
+    """Remove what an earlier verdict left in a row's folder: from here on it says nothing about what is judged."""
+    for name in (store.NAME, "findings.json", "sample.png", "build.log"):
+        (folder / name).unlink(missing_ok=True)
 
 
 def _wheel_inside(image: Image, wheel: Wheel | None) -> Wheel | None:

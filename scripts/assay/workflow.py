@@ -19,6 +19,7 @@ from assay.files import exclusive
 from assay.findings import Level
 from assay.matrix import Matrix
 from assay.matrix.row import Row
+from assay.matrix_output import refuse_to_overwrite
 from assay.network import NetworkSettings
 from assay.progress import View
 from assay.releases import Releases
@@ -96,10 +97,13 @@ def check_image(
 ) -> Report:
     """Judge one image, whoever built it, as `row`, and write the report of that one row.
 
-    Raises EngineError when the engine does not have the image.
+    Raises UsageError where that would overwrite what a run of the matrix wrote, IngredientError when the engine does
+    not have the image.
     """
     with exclusive(settings.out):
+        refuse_to_overwrite(settings.out, row.id)
         around = _surroundings(matrix, (row,), settings, view, cancel)
+        around.engine.inspect(image)  # a name that was mistyped is no verdict, and overwrites none
         started, clock = datetime.now(timezone.utc), time.monotonic()
         with view.live():
             row_report = check_row(image, row, around)

@@ -273,7 +273,7 @@ REJECT = '[[row]]\nid = "a"\nexpect = "reject"\n'
         (ROW + "files = { '/x' = 'nowhere' }", "4: row 'a': 'nowhere' does not exist beside the matrix file"),
         (ROW + "files = { '/x' = '../x' }", "4: row 'a': '../x' must lie beside the matrix file"),
         (ROW + ROW, "5: row 'a': the id 'a' is taken by another row"),
-        (ROW.replace("'a'", "'junit.xml'").replace('"a"', '"junit.xml"'), "the id 'junit.xml' is the name of a file"),
+        (ROW.replace("'a'", "'junit.xml'").replace('"a"', '"junit.xml"'), "the id 'junit.xml' is taken by what"),
         (
             ROW + "tags = ['t']\n" + ROW.replace("'a'", "'b'").replace('"a"', '"b"') + "tags = ['t']",
             "8: row 'b': the tag 't' follows row 'a' already",

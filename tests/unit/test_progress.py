@@ -21,7 +21,7 @@ def test_a_log_gets_a_line_whenever_a_row_changes_what_it_does():
     view.phase("cu121", "build")
     view.detail("cu121", "[2/5] RUN uv pip install", 10, 100)
     view.detail("cu121", "[2/5] RUN uv pip install", 20, 100)
-    view.verdict("cu121", "certified", "every check passed")
+    view.verdict("cu121", "certified", "every check passed", outcome="as-expected")
     lines = file.getvalue().splitlines()
     assert len(lines) == 3, lines
     assert "certified" in lines[-1]
@@ -34,7 +34,7 @@ def test_a_row_that_stays_at_it_is_heard_of_in_a_log(monkeypatch):
         view.phase("cu121", "build", "exporting layers")
         view.detail("cu121", "exporting layers", 2_000_000, 5_000_000_000)
         wait_for(lambda: "2 MB of 5.00 GB" in file.getvalue())
-        view.verdict("cu121", "rejected", "torch.import")
+        view.verdict("cu121", "rejected", "torch.import", outcome="as-expected")
     assert file.getvalue().splitlines()[-1].rstrip().endswith("s]")
 
 
@@ -43,10 +43,23 @@ def test_a_terminal_shows_every_row_with_its_state():
     view = View(["cu121", "cu120"], console)
     with view.live():
         view.phase("cu121", "checks", "torch.import")
-        view.verdict("cu120", "rejected", "toolkit.matches-torch", cached=True)
+        view.verdict("cu120", "rejected", "toolkit.matches-torch", outcome="as-expected", cached=True)
     text = console.file.getvalue()
     assert "torch.import" in text
     assert "(from its certificate)" in text
+
+
+def test_a_rejection_that_is_expected_looks_good_and_a_surprise_says_so():
+    console = Console(file=io.StringIO(), force_terminal=True, width=120, color_system="standard")
+    view = View(["cu121", "cu120"], console)
+    with view.live():
+        view.verdict("cu121", "rejected", "torch.import", outcome="unexpected")
+        view.verdict("cu120", "rejected", "toolkit.matches-torch", outcome="as-expected")
+    text = console.file.getvalue()
+    assert "\x1b[1;31mrejected" in text
+    assert "\x1b[1;32mrejected" in text
+    assert "not as expected: torch.import" in text
+    assert "not as expected: toolkit" not in text
 
 
 def wait_for(condition, seconds: float = 10.0) -> None:

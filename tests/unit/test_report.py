@@ -1,65 +1,20 @@
-"""The report: JSON round trip, merge, diff, JUnit, HTML, and the table's lines."""
+"""The report: JSON round trip, merge, diff, JUnit."""
 
 from __future__ import annotations
 
-import io
 import json
 from dataclasses import replace
 from xml.etree import ElementTree
 
 import pytest
-from rich.console import Console
+from report_samples import GOOD, ON_GPU, REJECTED, REPORT, absent
 
 from assay.errors import UsageError
-from assay.findings import Finding, Level, Status
-from assay.report import ImageRecord, Report, RowReport, read, write
+from assay.findings import Level, Status
+from assay.report import ImageRecord, Report, read, write
 from assay.report.diff import diff
-from assay.report.html import html
 from assay.report.junit import junit
-from assay.report.model import merge
-from assay.report.table import human_bytes, in_full, one_line, table
-
-IMPORT_ERROR = "Traceback ...\nImportError: libcusparse.so.12: undefined symbol: __nvJitLinkAddData_12_1"
-GOOD = RowReport(
-    id="cu121",
-    what="the article's combination",
-    expect="certify",
-    verdict="certified",
-    as_expected=True,
-    level=Level.IMAGE,
-    image=ImageRecord(id="sha256:" + "a" * 64, tags=("assay/cu121:latest",), size=7_123_000_000),
-    build_seconds=100.4,
-    check_seconds=20.0,
-    findings=(Finding(check="torch.import", status=Status.PASSED, measured="imported"),),
-)
-REJECTED = RowReport(
-    id="cu120-on-library-path",
-    what="CUDA 12.0 first on LD_LIBRARY_PATH",
-    expect="reject",
-    because=({"check": "torch.import", "matches": "nvJitLink"},),
-    verdict="rejected",
-    as_expected=True,
-    level=Level.IMAGE,
-    image=ImageRecord(id="sha256:" + "b" * 64, size=1),
-    findings=(
-        Finding(check="torch.import", status=Status.FAILED, measured="no import", evidence=IMPORT_ERROR),
-        Finding(check="torch.version", status=Status.BLOCKED, measured="torch.import failed"),
-    ),
-)
-REPORT = Report(
-    level=Level.IMAGE,
-    rows=(GOOD, REJECTED),
-    started="2026-01-01T00:00:00+00:00",
-    seconds=130.0,
-    engine="Docker Engine 20.10.24",
-    storage={"total": 9_000_000_000, "shared": 6_000_000_000},
-)
-
-
-def text_of(report: Report, width: int = 160) -> str:
-    console = Console(width=width, record=True, file=io.StringIO())
-    console.print(table(report, width))
-    return console.export_text()
+from assay.report.merge import merge
 
 
 def test_written_report_reads_back_equal_and_has_the_documented_keys(tmp_path):
@@ -86,29 +41,66 @@ def test_a_file_that_is_no_report_is_refused_by_name(tmp_path, content):
         read(path)
 
 
+def test_a_row_with_a_word_that_is_no_verdict_is_refused(tmp_path):
+    """The table and the page look up how to show a verdict: what is none must not get that far."""
+    raw = REPORT.to_json()
+    raw["rows"][1]["verdict"] = "fine"
+    (tmp_path / "report.json").write_text(json.dumps(raw))
+    with pytest.raises(UsageError, match="'fine' is no verdict"):
+        read(tmp_path / "report.json")
+
+
 def test_a_report_without_rows_is_not_as_expected():
     assert not Report(level=Level.IMAGE, rows=()).as_expected
 
 
-def test_merge_orders_by_the_matrix_and_names_what_is_missing():
-    alone = [replace(REPORT, rows=(REJECTED,)), replace(REPORT, rows=(GOOD,))]
-    merged, missing = merge(alone, ["cu121", "cu122", "cu120-on-library-path"])
-    assert [row.id for row in merged.rows] == ["cu121", "cu120-on-library-path"]
+def test_rows_are_selected_by_id_without_what_was_told_of_the_whole_run():
+    one = REPORT.select(["cu121"], "report.json")
+    assert one.rows == (GOOD,)
+    assert one.seconds == pytest.approx(120.4)
+    assert one.storage == {}
+    assert REPORT.select([], "report.json") == REPORT
+
+
+def test_selecting_a_row_that_is_not_in_the_report_names_the_nearest():
+    with pytest.raises(UsageError, match=r"report\.json: no row 'cu12l' in it; perhaps you meant 'cu121'"):
+        REPORT.select(["cu121", "cu12l"], "report.json")
+
+
+MATRIX = (absent(GOOD), absent(replace(GOOD, id="cu122")), absent(REJECTED))
+
+
+def test_a_row_that_no_report_holds_stands_in_the_merged_one_as_inconclusive():
+    parts = [("b", replace(REPORT, rows=(REJECTED,))), ("a", replace(REPORT, rows=(GOOD,)))]
+    merged, missing = merge(parts, MATRIX)
+    assert [row.id for row in merged.rows] == ["cu121", "cu122", "cu120-on-library-path"]
     assert missing == ("cu122",)
+    assert merged.rows[1].verdict == "inconclusive"
+    assert not merged.as_expected
+    assert merge([*parts, ("c", replace(REPORT, rows=(replace(GOOD, id="cu122"),)))], MATRIX)[0].as_expected
 
 
-def test_merge_refuses_a_row_twice_and_a_stranger():
-    with pytest.raises(UsageError, match="'cu121' is in two"):
-        merge([REPORT, REPORT], ["cu121", "cu120-on-library-path"])
-    with pytest.raises(UsageError, match="does not have: cu120-on-library-path"):
-        merge([REPORT], ["cu121"])
+def test_merge_names_every_report_that_does_not_fit_at_once():
+    other = replace(REJECTED, because=({"check": "torch.import", "matches": "another"},))
+    stranger = replace(GOOD, id="cu999")
+    parts = [
+        ("a/report.json", replace(REPORT, rows=(GOOD, stranger))),
+        ("b/report.json", replace(REPORT, rows=(GOOD, other))),
+        ("c/report.json", replace(REPORT, rows=(replace(GOOD, id="cu122", expect="reject"),))),
+    ]
+    with pytest.raises(UsageError) as refused:
+        merge(parts, MATRIX)
+    said = str(refused.value)
+    assert "a/report.json: row 'cu999' is not in the matrix" in said
+    assert "b/report.json: row 'cu121' is in a/report.json too" in said
+    assert "b/report.json: row 'cu120-on-library-path' was judged by another `because`" in said
+    assert "c/report.json: row 'cu122' was judged by another `expect`" in said
 
 
 def test_merged_level_is_gpu_only_if_every_row_is():
-    on_gpu = replace(GOOD, level=Level.GPU)
-    order = ["cu121", "cu120-on-library-path"]
-    assert merge([replace(REPORT, rows=(on_gpu,))], order)[0].level is Level.GPU
-    assert merge([replace(REPORT, rows=(on_gpu, REJECTED))], order)[0].level is Level.IMAGE
+    matrix = (absent(GOOD), absent(REJECTED))
+    assert merge([("a", replace(REPORT, rows=(ON_GPU,)))], matrix)[0].level is Level.GPU
+    assert merge([("a", replace(REPORT, rows=(ON_GPU, REJECTED)))], matrix)[0].level is Level.IMAGE
 
 
 def test_diff_names_verdict_image_and_finding_but_no_times():
@@ -129,6 +121,33 @@ def test_diff_names_verdict_image_and_finding_but_no_times():
     assert diff(REPORT, replace(REPORT, seconds=1.0, started="later")) == ()
 
 
+def test_diff_shows_what_passing_checks_measured_only_when_asked():
+    """Speeds and freshly drawn prompts differ in every run: two runs of one image would never be the same."""
+    faster = replace(GOOD, findings=(replace(GOOD.findings[0], measured="imported in 1.3 s"),))
+    after = replace(REPORT, rows=(faster, REJECTED))
+    assert diff(REPORT, after) == ()
+    (change,) = diff(REPORT, after, measured=True)
+    assert (change.subject, change.after) == ("torch.import", "passed: imported in 1.3 s")
+    worse = replace(REJECTED, findings=(replace(REJECTED.findings[0], measured="another error"),))
+    assert [change.subject for change in diff(REPORT, replace(REPORT, rows=(GOOD, worse)))] == [
+        "torch.import",
+        "torch.version",
+    ]
+
+
+def test_diff_sees_another_reason_another_result_and_another_way_to_the_gpu():
+    before = replace(REPORT, rows=(ON_GPU, REJECTED))
+    elsewhere = replace(ON_GPU, gpu={**(ON_GPU.gpu or {}), "access": "runtime"})
+    otherwise = replace(
+        REJECTED, as_expected=False, complete=False, because=({"check": "torch.import", "matches": "x"},)
+    )
+    changes = {change.subject: change for change in diff(before, replace(before, rows=(elsewhere, otherwise)))}
+    assert set(changes) == {"gpu", "expectation", "result"}
+    assert "CDI" in changes["gpu"].before
+    assert "runtime" in changes["gpu"].after
+    assert changes["result"].after == "not as expected yet"
+
+
 def test_junit_counts_an_expected_rejection_as_no_failure():
     root = ElementTree.fromstring(junit(REPORT))
     assert [suite.get("failures") for suite in root] == ["0", "0"]
@@ -138,59 +157,18 @@ def test_junit_counts_an_expected_rejection_as_no_failure():
     assert suite.get("failures") == "2"
 
 
+def test_junit_has_an_error_for_a_row_that_nobody_judged():
+    (suite,) = ElementTree.fromstring(junit(replace(REPORT, rows=(absent(GOOD),))))
+    assert (suite.get("errors"), suite.get("failures")) == ("1", "0")
+    error = suite.find("testcase/error")
+    assert error is not None
+    assert error.get("message") == "inconclusive: in none of the reports"
+    unsettled = replace(REJECTED, as_expected=False, complete=False, findings=())
+    (suite,) = ElementTree.fromstring(junit(replace(REPORT, rows=(unsettled,))))
+    assert (suite.get("errors"), suite.get("failures")) == ("1", "0"), "as the exit code has it"
+
+
 def test_junit_survives_evidence_that_xml_cannot_hold():
     coloured = replace(GOOD.findings[0], status=Status.ERROR, evidence="\x1b[31mred\x00 \ud800<&>")
     root = ElementTree.fromstring(junit(replace(REPORT, rows=(replace(GOOD, findings=(coloured,)),))))
     assert root[0].get("errors") == "1"
-
-
-def test_html_escapes_evidence_and_shows_samples_only_where_they_are():
-    evil = replace(REJECTED, findings=(replace(REJECTED.findings[0], evidence="<script>alert(1)</script>"),))
-    page = html(replace(REPORT, rows=(GOOD, evil)), samples={"cu121": "cu121/sample.png"})
-    assert "<script>" not in page
-    assert page.count('<img class="sample"') == 1
-    assert 'src="cu121/sample.png"' in page
-
-
-def test_table_shows_the_root_failure_with_its_last_line():
-    text = text_of(REPORT)
-    assert "torch.import: ImportError: libcusparse.so.12: undefined symbol" in text
-    assert "2 of 2 rows as expected" in text
-    assert "9.00 GB" in text
-
-
-def test_table_says_which_row_is_not_as_expected_and_why():
-    row = replace(GOOD, verdict="inconclusive", as_expected=False, why="disk full: /var/lib/docker")
-    text = text_of(replace(REPORT, rows=(row,)))
-    assert "disk full" in text
-    assert "not as expected: cu121" in text
-
-
-@pytest.mark.parametrize(
-    ("size", "text"),
-    [(0, "0 B"), (999, "999 B"), (1000, "1 kB"), (5_200_000_000, "5.20 GB"), (7_000_000, "7 MB")],
-)
-def test_human_bytes(size, text):
-    assert human_bytes(size) == text
-
-
-def test_one_line_keeps_both_ends():
-    line = one_line("first\n" + "x" * 300 + "the end\n\n", limit=40)
-    assert len(line) == 40
-    assert line.startswith("xxx")
-    assert line.endswith("the end")
-
-
-def test_a_narrow_terminal_gets_the_reasons_below_the_table():
-    text = text_of(REPORT, width=80)
-    head = next(line for line in text.splitlines() if "expected" in line and "row" in line)
-    assert "checks s" in head
-    assert "root failure" not in head
-    assert "cu120-on-library-path: torch.import: ImportError" in text
-
-
-def test_the_table_says_what_happened_before_what_to_do():
-    why = "row a: no wheel fits it:\n  it holds no machine code for sm_80\n" + "Put one that fits into a folder. " * 40
-    said = in_full(why)
-    assert said.startswith("row a: no wheel fits it: it holds no machine code for sm_80 Put one")
-    assert len(said) == 480

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+import json
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,8 +15,9 @@ import pytest
 from rich.console import Console
 from wheel_factory import fatbin, shared_object, wheel
 
-from assay import checks, releases, wheels
+from assay import checks, releases, row_run, wheels
 from assay.engine.images import Image
+from assay.errors import BuildFailed
 from assay.files import file_sha256
 from assay.findings import Level
 from assay.matrix.row import FlashAttn, Row
@@ -24,9 +26,14 @@ from assay.progress import View
 from assay.row_run import Surroundings, judge_row
 
 
+class BaseImage:
+    digest = "sha256:" + "b" * 64
+
+
 class NoEngine:
     """Stands where an engine would: what it can do is known, and whoever asks it to do something fails."""
 
+    version = "20.10.24"
     buildkit = True
     supports_copy_link = False
 
@@ -105,6 +112,49 @@ def test_a_release_is_fetched_before_anything_is_composed(tmp_path: Path, around
     assert "NoEngine" in report.why  # got as far as the base
     assert wheels.lookup(asked, wheelhouses=[]) is not None
     assert file_sha256(made) in (around.out / "cu121" / "Dockerfile").read_text()
+
+
+LEFT = ("certificate.json", "findings.json", "sample.png", "build.log")
+
+
+def leave_an_earlier_verdict(around: Surroundings) -> Path:
+    folder = around.out / "cu121"
+    folder.mkdir(parents=True)
+    for name in LEFT:
+        (folder / name).write_text("of an earlier run")
+    return folder
+
+
+def test_what_an_earlier_verdict_left_is_gone_once_the_row_is_built_anew(
+    tmp_path: Path, around: Surroundings, server: str
+) -> None:
+    folder = leave_an_earlier_verdict(around)
+    made = wheel(tmp_path / "served", version="2.8.3+cu12torch2.4cxx11abiFALSE")
+    judge_row(row(source="release", url=f"{server}/{made.name}", sha256=file_sha256(made)), around)
+    assert not [name for name in LEFT if (folder / name).exists()]
+
+
+def test_a_row_that_cannot_be_begun_keeps_its_certificate(around: Surroundings) -> None:
+    """Without a wheel nothing is known of the row: the record may hold again when the network is back."""
+    folder = leave_an_earlier_verdict(around)
+    assert judge_row(row(source="wheelhouse"), around).verdict == "inconclusive"
+    assert (folder / "certificate.json").exists()
+
+
+def test_a_failed_build_leaves_its_finding_beside_its_log(
+    tmp_path: Path, around: Surroundings, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise BuildFailed(part="torch", step="RUN uv pip install", log=["no route to host"])
+
+    monkeypatch.setattr(row_run.base, "ensure", lambda *_, **__: BaseImage())
+    monkeypatch.setattr(row_run, "_build", fail)
+    folder = leave_an_earlier_verdict(around)
+    made = wheel(tmp_path / "served", version="2.8.3+cu12torch2.4cxx11abiFALSE")
+    report = judge_row(row(source="release", url=f"{server}/{made.name}", sha256=file_sha256(made)), around)
+    (finding,) = json.loads((folder / "findings.json").read_text())
+    assert (finding["check"], finding["status"]) == ("build.torch", "failed")
+    assert [one.check for one in report.findings] == ["build.torch"]
 
 
 def test_a_wheelhouse_without_a_wheel_that_fits_says_why_not(tmp_path: Path, around: Surroundings) -> None:

@@ -11,8 +11,9 @@ import pytest
 import workflow_steps
 
 from assay import cli
-from assay.findings import Level
+from assay.findings import Finding, Level, Status
 from assay.matrix import load
+from assay.matrix.row import Row
 from assay.report import Report, RowReport, write
 
 NAMES = ("ci.yml", "build-matrix.yml")
@@ -75,16 +76,17 @@ def test_the_plan_becomes_one_job_a_row(tmp_path: Path) -> None:
     assert all(row.id in shown.stdout for row in rows)
 
 
-def _row_report(row_id: str, *, expect: str = "certify", good: bool = True) -> RowReport:
+def _row_report(row: Row, *, good: bool) -> RowReport:
     return RowReport(
-        id=row_id,
+        id=row.id,
         what="",
-        expect=expect,  # type: ignore[arg-type]
-        because=(),
-        verdict="certified" if expect == "certify" else "rejected",
+        expect=row.expect,
+        because=tuple({"check": reason.check, "matches": reason.matches} for reason in row.because),
+        verdict="certified" if row.expect == "certify" else "rejected",
         as_expected=good,
         level=Level.IMAGE,
-        why="",
+        why="" if good else "it does\nnot match 'a|b'",
+        findings=(Finding(check="torch.import", status=Status.PASSED),),
     )
 
 
@@ -96,19 +98,23 @@ def test_reports_are_merged_and_a_hole_or_surprise_fails(tmp_path: Path, case: s
     (tmp_path / ".github").symlink_to(workflow_steps.ROOT / ".github")
     for row in rows[1:] if case == "missing" else rows:
         good = not (case == "unexpected" and row.id == "cu122")
-        report = _row_report(row.id, expect=row.expect, good=good)
+        report = _row_report(row, good=good)
         write(Report(level=Level.IMAGE, rows=(report,)), tmp_path / "reports" / f"report-{row.id}")
     done = workflow_steps.run(MERGE, tools=tools, cwd=tmp_path)
     assert (done.returncode == 0) is (case == "whole"), done.stdout + done.stderr
     merged = json.loads((tmp_path / "build" / "report.json").read_text())
-    assert len(merged["rows"]) == len(rows) - (case == "missing")
+    assert [row["id"] for row in merged["rows"]] == [row.id for row in rows]
+    assert merged["as_expected"] is (case == "whole")
 
     summary = tmp_path / "summary.md"
     shown = workflow_steps.run(SUMMARY, tools=tools, cwd=tmp_path, environment={"GITHUB_STEP_SUMMARY": str(summary)})
     assert shown.returncode == 0, shown.stderr
     lines = summary.read_text().splitlines()
-    assert len(lines) == 2 + len(merged["rows"])
-    assert any("**NO**" in line for line in lines) is (case == "unexpected")
+    assert len(lines) == 2 + len(rows)
+    assert len({line.count("|") for line in lines}) == 1, "a text broke the table"
+    wrong = [line for line in lines if "**NO**" in line]
+    told = {"whole": None, "missing": "in none of the reports", "unexpected": "it does not match 'a&#124;b'"}[case]
+    assert [told in line for line in wrong] == ([] if told is None else [True])
 
 
 @pytest.mark.parametrize("name", NAMES)

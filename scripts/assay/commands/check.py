@@ -1,13 +1,15 @@
 """Run the checks of a row on any image that the engine has, whoever built it.
 
-Writes --out/report.json with that one row. Exit 0 when the image is certified, 1 when it is rejected, 3 when the
-evidence is inconclusive, whatever the matrix expects of the row.
+Writes report.json with that one row, report.html, junit.xml and the row's folder into build/check/ID, or into --out. A
+folder with a report or certificate of `assay matrix` is refused: it would be overwritten. Exit 0 when the image is
+certified, 1 when it is rejected, 3 when the evidence is inconclusive, whatever the matrix expects of the row.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 from assay.commands.common import add_judging_options, add_matrix_options, read_matrix
 from assay.commands.matrix import interruptible
@@ -16,6 +18,8 @@ from assay.progress import View
 from assay.report.table import console, table
 from assay.workflow import Settings, check_image
 
+FOLDER = Path("build", "check")
+"""Beside the folders of the matrix's own rows, none of which may be called `check`."""
 CODES = {
     "certified": ExitCode.AS_EXPECTED,
     "rejected": ExitCode.NOT_AS_EXPECTED,
@@ -26,7 +30,13 @@ CODES = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     parser.add_argument("image", metavar="IMAGE", help="tag or id of an image in the engine")
-    add_matrix_options(parser)
+    add_matrix_options(parser, out=False, row_help="the row to judge the image as")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help=f"folder for everything that is written (default: {FOLDER}/ID, after the row)",
+    )
     add_judging_options(parser)
     parser.add_argument("--key", metavar="FILE", help="private key (PEM) to sign the certificate with")
 
@@ -36,6 +46,7 @@ def run(args: argparse.Namespace) -> ExitCode:
     if len(args.row) != 1:
         raise UsageError("assay check judges one image as one row: give --row ID once")
     matrix, (row,) = read_matrix(args)
+    args.out = args.out or FOLDER / row.id
     view = View([row.id])
     with interruptible() as cancel:
         report = check_image(args.image, matrix, row, Settings.from_arguments(args), view=view, cancel=cancel)

@@ -11,7 +11,9 @@ from assay.matrix import Matrix, load
 from assay.matrix.row import Row
 
 
-def add_matrix_options(parser: argparse.ArgumentParser, *, out: bool = True) -> None:
+def add_matrix_options(
+    parser: argparse.ArgumentParser, *, out: bool = True, row_help: str = "only this row; may be given more than once"
+) -> None:
     """Add `--matrix`, `--row` and, where the command writes, `--out`."""
     parser.add_argument(
         "--matrix",
@@ -25,7 +27,7 @@ def add_matrix_options(parser: argparse.ArgumentParser, *, out: bool = True) -> 
         action="append",
         default=[],
         metavar="ID",
-        help="only this row; may be given more than once",
+        help=row_help,
     )
     if out:
         add_out(parser)
@@ -86,3 +88,8 @@ def read_matrix(args: argparse.Namespace) -> tuple[Matrix, tuple[Row, ...]]:
     """
     matrix = load(args.matrix, known_checks=checks.registry())
     return matrix, matrix.select(args.row)
+
+
+def report_path(path: Path) -> Path:
+    """Return the report's own path for a folder that holds it."""
+    return path / "report.json" if path.is_dir() else path

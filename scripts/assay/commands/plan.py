@@ -1,6 +1,8 @@
 """List the rows of the matrix. Needs no engine.
 
---format github prints one line for a GitHub Actions job output: {"include": [{"row": ..., "runner": [...]}, ...]}.
+The table has a column for whatever differs between the rows; what they share stands once below it. --format json holds
+every field of every row. --format github prints one line for a GitHub Actions job output:
+{"include": [{"row": ..., "runner": [...]}, ...]}.
 """
 
 from __future__ import annotations
@@ -11,15 +13,14 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from rich import box
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
-
 from assay.commands.common import add_matrix_options, read_matrix
-from assay.errors import ExitCode
+from assay.commands.plan_table import table
+from assay.errors import ExitCode, UsageError
 from assay.matrix.row import Row
 from assay.report.table import console
+
+# https://docs.github.com/en/actions/reference/limits: jobs that one matrix may make in a workflow run.
+GITHUB_JOBS = 256
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,10 +38,17 @@ def run(args: argparse.Namespace) -> ExitCode:
     """Print the plan."""
     _, rows = read_matrix(args)
     if args.format == "table":
-        console().print(_table(rows))
+        screen = console()
+        screen.print(table(rows, screen.width))
+    elif args.format == "json":
+        print(json.dumps([asdict(row) for row in rows], indent=2))
     else:
-        plan: Any = github(rows) if args.format == "github" else [asdict(row) for row in rows]
-        print(json.dumps(plan, indent=None if args.format == "github" else 2, default=str))
+        if len(rows) > GITHUB_JOBS:
+            raise UsageError(
+                f"{args.matrix}: {len(rows)} rows, and GitHub Actions makes at most {GITHUB_JOBS} jobs of one matrix: "
+                "split the file in two, or plan part of it with --row ID"
+            )
+        print(json.dumps(github(rows)))
     return ExitCode.AS_EXPECTED
 
 
@@ -57,22 +65,3 @@ def github(rows: Sequence[Row]) -> dict[str, list[dict[str, Any]]]:
             for row in rows
         ]
     }
-
-
-def _table(rows: Sequence[Row]) -> RenderableType:
-    grid = Table(box=box.SIMPLE_HEAD)
-    for title in ("row", "base", "CUDA", "toolkit", "torch", "flash-attn", "expected"):
-        grid.add_column(title, overflow="fold")
-    for row in rows:
-        cells = (
-            row.id,
-            row.base,
-            row.cuda,
-            row.toolkit + ("+path" if row.library_path == "toolkit" else ""),
-            row.torch,
-            f"{row.flash_attn.version} {row.flash_attn.source}",
-            row.expect,
-        )
-        grid.add_row(*(Text(cell) for cell in cells))
-    reasons = [Text(f"{row.id}: {one.check} matching {one.matches}") for row in rows for one in row.because]
-    return Group(grid, Text("reasons for which rows must be rejected:"), *reasons) if reasons else grid

@@ -167,8 +167,8 @@ RULES: tuple[Rule, ...] = (
 )
 
 
-OUTPUT_FILES = frozenset({"report.json", "report.html", "junit.xml", "claims.json"})
-"""What a run writes beside the rows' folders."""
+OUTPUT_NAMES = frozenset({"report.json", "report.html", "junit.xml", "claims.json", "check"})
+"""What a run writes beside the rows' folders, and the folder in which `assay check` writes."""
 
 
 def together(rows: Collection[Draft]) -> Iterator[tuple[TomlPath, str]]:
@@ -178,8 +178,8 @@ def together(rows: Collection[Draft]) -> Iterator[tuple[TomlPath, str]]:
     for draft in rows:
         if draft.id in ids:
             yield draft.where("id"), f"the id {draft.id!r} is taken by another row; ids name folders and must differ"
-        elif draft.id in OUTPUT_FILES:
-            yield draft.where("id"), f"the id {draft.id!r} is the name of a file of the run; ids name folders beside it"
+        elif draft.id in OUTPUT_NAMES:
+            yield draft.where("id"), f"the id {draft.id!r} is taken by what assay writes; ids name folders beside it"
         ids.setdefault(draft.id, draft)
         if draft.values.get("expect") == "certify":
             for tag in dict.fromkeys(draft.values.get("tags", ())):

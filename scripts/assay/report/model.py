@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from assay.errors import UsageError
 from assay.findings import Finding, Level, root_failures
+from assay.suggest import perhaps
 
 SCHEMA = 1
 VerdictWord = Literal["certified", "rejected", "inconclusive"]
@@ -32,7 +33,8 @@ class RowReport:
     cached: the verdict comes from a certificate of an earlier run, and nothing was built or started for it.
     build_seconds, check_seconds: wall time of this verdict's build and checks, the earlier ones when cached.
     complete: False when another run could still bring the row out as expected, because an answer is missing.
-    gpu: the GPU that the row was judged on: `name`, `uuid`, `driver`; none at level `image`.
+    gpu: the GPU that the row was judged on: `name`, `uuid`, `driver`, and `access`, how the container got it; none at
+        level `image`.
     """
 
     id: str
@@ -56,6 +58,11 @@ class RowReport:
     def root_failures(self) -> tuple[Finding, ...]:
         """The findings that failed themselves."""
         return root_failures(self.findings)
+
+    @property
+    def judged(self) -> bool:
+        """Whether anything was asked about the row; one that was never reached has no finding, and no level."""
+        return bool(self.findings)
 
     def to_json(self) -> dict[str, Any]:
         """Return the row as `report.json` holds it."""
@@ -85,13 +92,15 @@ class RowReport:
 
     @classmethod
     def from_json(cls, raw: dict[str, Any]) -> RowReport:
-        """Read a row back from `report.json`."""
+        """Read a row back from `report.json`. Raises KeyError, TypeError or ValueError for what is none."""
         image = raw["image"]
+        if raw["verdict"] not in get_args(VerdictWord):
+            raise ValueError(f"{raw['verdict']!r} is no verdict")
         return cls(
             id=raw["id"],
             what=raw["what"],
             expect=raw["expect"],
-            because=tuple(raw["because"]),
+            because=tuple({"check": str(one["check"]), "matches": str(one["matches"])} for one in raw["because"]),
             verdict=raw["verdict"],
             as_expected=raw["as_expected"],
             why=raw["why"],
@@ -101,8 +110,8 @@ class RowReport:
             image=None if image is None else ImageRecord(id=image["id"], tags=tuple(image["tags"]), size=image["size"]),
             gpu=raw["gpu"],
             ingredients=tuple(raw["ingredients"]),
-            build_seconds=raw["seconds"]["build"],
-            check_seconds=raw["seconds"]["checks"],
+            build_seconds=float(raw["seconds"]["build"]),
+            check_seconds=float(raw["seconds"]["checks"]),
             findings=tuple(Finding.from_json(finding) for finding in raw["findings"]),
         )
 
@@ -125,6 +134,21 @@ class Report:
     def as_expected(self) -> bool:
         """Whether every row came out as the matrix expects; a report without rows proves nothing."""
         return bool(self.rows) and all(row.as_expected for row in self.rows)
+
+    def select(self, ids: Iterable[str], where: str) -> Report:
+        """Return the report of these rows only; of all when none is named.
+
+        Its seconds are those of its rows, and what the images take together is left out: both were told of the whole.
+        Raises UsageError that names every id that is not in the report of `where`, each with the nearest one.
+        """
+        wanted = list(dict.fromkeys(ids))
+        if not wanted:
+            return self
+        known = [row.id for row in self.rows]
+        if unknown := [name for name in wanted if name not in known]:
+            raise UsageError("\n".join(f"{where}: no row {name!r} in it; {perhaps(name, known)}" for name in unknown))
+        rows = tuple(row for row in self.rows if row.id in wanted)
+        return replace(self, rows=rows, seconds=sum(row.build_seconds + row.check_seconds for row in rows), storage={})
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as `report.json` holds it."""
@@ -159,40 +183,11 @@ def read(path: Path) -> Report:
             level=Level(raw["level"]),
             rows=tuple(RowReport.from_json(row) for row in raw["rows"]),
             started=raw["started"],
-            seconds=raw["seconds"],
+            seconds=float(raw["seconds"]),
             engine=raw["engine"],
             storage=raw["storage"],
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise UsageError(f"{path}: a report with a part missing or broken: {error!r}") from error
-
-
-def merge(reports: Sequence[Report], order: Sequence[str]) -> tuple[Report, tuple[str, ...]]:
-    """Join reports of single rows, as parallel jobs write them, into one, in the order of the matrix.
-
-    Returns the report and the ids of rows that no report holds. The level is `gpu` only if every row's is.
-    Raises UsageError when two reports hold the same row, or one holds a row that the matrix does not have.
-    """
-    found: dict[str, RowReport] = {}
-    for report in reports:
-        for row in report.rows:
-            if row.id in found:
-                raise UsageError(f"row {row.id!r} is in two of the reports; pass each row's report once")
-            found[row.id] = row
-    strangers = sorted(set(found) - set(order))
-    if strangers:
-        raise UsageError(f"rows that the matrix does not have: {', '.join(strangers)}; is it the right matrix file?")
-    rows = tuple(found[row_id] for row_id in order if row_id in found)
-    merged = Report(
-        level=Level.GPU if rows and all(row.level is Level.GPU for row in rows) else Level.IMAGE,
-        rows=rows,
-        started=min((report.started for report in reports), default=""),
-        seconds=max((report.seconds for report in reports), default=0.0),
-        engine="; ".join(_unique(report.engine for report in reports)),
-        storage={},
-    )
-    return merged, tuple(row_id for row_id in order if row_id not in found)
-
-
-def _unique(words: Iterable[str]) -> list[str]:
-    return [word for word in dict.fromkeys(words) if word]
+        raise UsageError(
+            f"{path}: a report with a part missing or broken ({error!r}): run `assay matrix` again, or name another"
+        ) from error
