@@ -15,6 +15,7 @@ from rich.console import Console
 from wheel_factory import fatbin, shared_object, wheel
 
 from assay import checks, releases, wheels
+from assay.errors import EngineError
 from assay.files import file_sha256
 from assay.findings import Level
 from assay.matrix.row import FlashAttn, Row
@@ -87,3 +88,20 @@ def test_a_wheelhouse_without_a_wheel_that_fits_says_why_not(tmp_path: Path, aro
     report = judge_row(row(source="wheelhouse"), around)
     assert report.verdict == "inconclusive"
     assert "holds no machine code for sm_80 (it holds sm_90)" in report.why
+
+
+@pytest.mark.parametrize("error", [EngineError, ZeroDivisionError])
+def test_why_a_row_is_inconclusive_is_told_without_passwords(
+    around: Surroundings, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error("no answer from http://bob:s3cret@proxy.invalid, asked as bob:s3cret")
+
+    monkeypatch.setattr("assay.row_run.base.ensure", fail)
+    monkeypatch.setattr("assay.row_run._recorded", lambda *_: None)
+    machine = NetworkSettings(proxies={"http_proxy": "http://bob:s3cret@proxy.invalid"})
+    report = judge_row(row(source="none"), replace(around, network=machine))
+    assert "http://****@proxy.invalid, asked as ****" in report.why
+    defect = around.out / "cu121" / "defect.txt"
+    assert defect.is_file() is (error is ZeroDivisionError)
+    assert not any("s3cret" in path.read_text() for path in (around.out / "cu121").glob("*.txt"))
