@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import json
 from dataclasses import replace
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 from rich.console import Console
 
+from assay import cli
 from assay.errors import UsageError
 from assay.findings import Finding, Level, Status
 from assay.report import ImageRecord, Report, RowReport, read, write
@@ -102,6 +104,25 @@ def test_merge_refuses_a_row_twice_and_a_stranger():
         merge([REPORT, REPORT], ["cu121", "cu120-on-library-path"])
     with pytest.raises(UsageError, match="does not have: cu120-on-library-path"):
         merge([REPORT], ["cu121"])
+
+
+def test_merging_brings_the_rows_folders_along_but_not_the_machines_network_settings(tmp_path, monkeypatch):
+    """They may hold passwords, and what is merged is kept as an artefact."""
+    job = tmp_path / "report-cu121"
+    for name in ("build.log", "network/run.sh", "network/apt/other.conf", "runtime/network/kept"):
+        file = job / "cu121" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(name)
+    write(replace(REPORT, rows=(GOOD,)), job)
+    matrix = ["--matrix", str(Path(__file__).parents[2] / "matrix.toml"), "--row", "cu121"]
+    monkeypatch.chdir(job.parent)
+    assert cli.main(["report", *matrix, "--out", str(tmp_path / "all"), "--merge", job.name]) == 0
+    brought = {
+        path.relative_to(tmp_path / "all/cu121").as_posix()
+        for path in (tmp_path / "all/cu121").rglob("*")
+        if path.is_file()
+    }
+    assert brought == {"build.log", "runtime/network/kept"}
 
 
 def test_merged_level_is_gpu_only_if_every_row_is():

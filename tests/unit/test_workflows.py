@@ -11,8 +11,10 @@ import pytest
 import workflow_steps
 
 from assay import cli
+from assay.compose import compose
 from assay.findings import Level
 from assay.matrix import load
+from assay.network import NetworkSettings
 from assay.report import Report, RowReport, write
 
 NAMES = ("ci.yml", "build-matrix.yml")
@@ -123,8 +125,7 @@ def test_only_publishing_may_write() -> None:
     for name in NAMES:
         text = (workflow_steps.WORKFLOWS / name).read_text(encoding="utf-8")
         assert re.search(r"^permissions: \{\}$", text, re.MULTILINE), name
-        jobs = re.split(r"^  (?=[\w-]+:$)", text.partition("\njobs:\n")[2], flags=re.MULTILINE)
-        writing = [job.partition(":")[0] for job in jobs if re.search(r": write\b", job)]
+        writing = [job for job, steps in workflow_steps.jobs(name).items() if re.search(r": write\b", steps)]
         assert writing == (["publish"] if name == "build-matrix.yml" else [])
 
 
@@ -133,3 +134,28 @@ def test_no_expression_is_pasted_into_a_script() -> None:
     for name in NAMES:
         for line in workflow_steps.run_lines(name):
             assert "${{" not in line
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_artefact_holds_the_network_settings_of_a_runner(name: str, tmp_path: Path) -> None:
+    """They may hold the passwords of its proxy and its package indexes."""
+    network = NetworkSettings(proxies={"https_proxy": "http://bob:s3cret@proxy.invalid:3128"})
+    row = load(workflow_steps.ROOT / "matrix.toml").select(["cu121"])[0]
+    composed = compose(row, out=tmp_path / "build", network=network, wheel=None)
+    holding = [path for path in composed.folder.rglob("*") if path.is_file() and "s3cret" in path.read_text("latin-1")]
+    assert holding
+    of_builds = [patterns for patterns in workflow_steps.uploads(name) if patterns[0].startswith("build")]
+    assert of_builds
+    for patterns in of_builds:
+        kept = uploaded(tmp_path, patterns)
+        assert composed.dockerfile in kept
+        assert not kept & set(holding)
+
+
+def uploaded(root: Path, patterns: list[str]) -> set[Path]:
+    """Return the files that `upload-artifact` takes: a pattern stands for all below it too, `!` takes away."""
+    taken: set[Path] = set()
+    for pattern in patterns:
+        matches = {path for found in root.glob(pattern.lstrip("!")) for path in (found, *found.rglob("*"))}
+        taken = taken - matches if pattern.startswith("!") else taken | matches
+    return {path for path in taken if path.is_file()}

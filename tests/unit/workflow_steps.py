@@ -49,10 +49,29 @@ sessions[name](Session(rest[1:] if rest[:1] == ["--"] else rest))
 
 def run_lines(workflow: str) -> list[str]:
     """Return every `run:` of a workflow, in order, block scalars unindented."""
-    lines = (WORKFLOWS / workflow).read_text(encoding="utf-8").splitlines()
+    return values((WORKFLOWS / workflow).read_text(encoding="utf-8"), "run")
+
+
+def uploads(workflow: str) -> list[list[str]]:
+    """Return the patterns of every artefact that a workflow uploads, in order."""
+    text = (WORKFLOWS / workflow).read_text(encoding="utf-8")
+    steps = [step.partition("\n      - ")[0] for step in text.split("uses: actions/upload-artifact@")[1:]]
+    return [path.splitlines() for step in steps for path in values(step, "path")]
+
+
+def jobs(workflow: str) -> dict[str, str]:
+    """Return the text of every job of a workflow by its name, in order."""
+    text = (WORKFLOWS / workflow).read_text(encoding="utf-8").partition("\njobs:\n")[2]
+    blocks = re.split(r"^  (?=[\w-]+:$)", text, flags=re.MULTILINE)[1:]
+    return {block.partition(":")[0]: block for block in blocks}
+
+
+def values(text: str, key: str) -> list[str]:
+    """Return every value of a key, in order, block scalars unindented."""
+    lines = text.splitlines()
     found: list[str] = []
     for number, line in enumerate(lines):
-        match = re.match(r"( *(?:- )?)run: (.*)", line)
+        match = re.match(rf"( *(?:- )?){key}: (.*)", line)
         if not match:
             continue
         if match[2] != "|":

@@ -9,11 +9,13 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from assay import verdict
 from assay.commands.common import add_matrix_options, read_matrix
 from assay.commands.diff import report_path
+from assay.compose.context import MACHINE
 from assay.errors import ExitCode, UsageError
 from assay.report import write
 from assay.report.model import Report, merge, read
@@ -62,12 +64,20 @@ def exit_code(report: Report) -> ExitCode:
     )
 
 
+def _settings_of(row_folder: Path) -> Callable[[str, list[str]], set[str]]:
+    """Return what tells `copytree` to leave out a row's network settings, and nothing else of that name."""
+    return lambda folder, names: {MACHINE} & set(names) if Path(folder) == row_folder else set()
+
+
 def _bring_row_folders(source: Path, report: Report, out: Path) -> None:
-    """Copy the rows' folders (certificate, sample, log) to where the merged report's links expect them."""
+    """Copy the rows' folders (certificate, sample, log) to where the merged report's links expect them.
+
+    A machine's network settings stay with the machine: they may hold passwords.
+    """
     for row in report.rows:
         folder, target = source / row.id, out / row.id
         if folder.is_dir() and folder.resolve() != target.resolve():
             try:
-                shutil.copytree(folder, target, dirs_exist_ok=True)
+                shutil.copytree(folder, target, dirs_exist_ok=True, ignore=_settings_of(folder))
             except OSError as error:
                 raise UsageError(f"cannot copy {folder} to {target}: {error}") from error
