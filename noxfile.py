@@ -30,6 +30,12 @@ def build_matrix(session: nox.Session) -> None:
 
 
 @nox.session
+def wheel(session: nox.Session) -> None:
+    """Have the rows' flash-attn wheels made once, for other machines. Arguments go to `assay wheel`."""
+    _assay(session, "wheel", *session.posargs)
+
+
+@nox.session
 def plan(session: nox.Session) -> None:
     """Show the rows and what is expected of them. Arguments go to `assay plan`."""
     _assay(session, "plan", *session.posargs)
