@@ -107,6 +107,6 @@ def benchmark(session: nox.Session) -> None:
 
 @nox.session
 def lock(session: nox.Session) -> None:
-    """Make the hash-pinned requirement files again. Arguments go to `python -m assay.locks`."""
+    """Make the hash-pinned requirement files again, or those that are named: `nox -s lock -- publish.txt`."""
     session.install("-q", "-e", ".", "uv")
     session.run("python", "-m", "assay.locks", *session.posargs)
