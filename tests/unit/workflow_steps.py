@@ -1,13 +1,15 @@
 """Runs the `run:` lines of the workflows off GitHub: as bash, with the sessions of the real noxfile.
 
 Inside a nox session there is no nox, and none should be started: a stand-in called `nox` on PATH loads the noxfile and
-runs the session's own code, only without making it a virtual environment.
+runs the session's own code, only without making it a virtual environment. Beside it lies an `assay`, for the steps that
+call it themselves.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -87,11 +89,14 @@ def values(text: str, key: str) -> list[str]:
 
 
 def stand_in(folder: Path, *extra: str) -> Path:
-    """Write a `nox` into a folder for PATH. extra: arguments that every `assay` command of the test needs."""
+    """Write `nox` and `assay` into a folder for PATH. extra: arguments that every `assay` command of the test needs."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "nox"
-    path.write_text(STAND_IN.format(python=sys.executable, noxfile=str(ROOT / "noxfile.py"), extra=list(extra)))
-    path.chmod(0o755)
+    nox = STAND_IN.format(python=sys.executable, noxfile=str(ROOT / "noxfile.py"), extra=list(extra))
+    assay = f'#!/bin/sh\nexec {shlex.join([sys.executable, "-m", "assay"])} "$@" {shlex.join(extra)}\n'
+    for name, content in {"nox": nox, "assay": assay}.items():
+        path = folder / name
+        path.write_text(content)
+        path.chmod(0o755)
     return folder
 
 
