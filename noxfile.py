@@ -30,6 +30,12 @@ def build_matrix(session: nox.Session) -> None:
 
 
 @nox.session
+def wheel(session: nox.Session) -> None:
+    """Have the rows' flash-attn wheels made once, for other machines. Arguments go to `assay wheel`."""
+    _assay(session, "wheel", *session.posargs)
+
+
+@nox.session
 def plan(session: nox.Session) -> None:
     """Show the rows and what is expected of them. Arguments go to `assay plan`."""
     _assay(session, "plan", *session.posargs)
@@ -101,6 +107,6 @@ def benchmark(session: nox.Session) -> None:
 
 @nox.session
 def lock(session: nox.Session) -> None:
-    """Write the hash-pinned requirement files that are named, or all. Arguments go to `python -m assay.locks`."""
+    """Write the hash-pinned requirement files that are named (`-- publish`), or all. See `python -m assay.locks --help`."""
     session.install("-q", "-e", ".", "uv")
     session.run("python", "-m", "assay.locks", *session.posargs)

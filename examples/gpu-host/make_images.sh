@@ -42,10 +42,12 @@ parts=(bin sbin lib lib64 etc usr/bin usr/sbin usr/lib usr/lib64 usr/share usr/i
        usr/local/cuda "${cuda#/}" "${venv#/}")
 [ "$python" = /usr ] || parts+=("${python#/}")
 mapfile -t parts < <(cd / && ls -d "${parts[@]}" 2>/dev/null || true)
+# What the host's own settings may hold of passwords and private keys is no part of an image.
+private=(pip.conf uv xdg/pip apt netrc environment 'ssh/*_key' ssl/private '*shadow*' docker krb5.keytab)
 pack() { # tar's exit code 1: a file changed while it was read, as logs do
   local status=0
   tar -C / --exclude=usr/share/doc --exclude=usr/lib/modules --exclude='usr/local/*.a' --exclude='*/nsight*' \
-    --exclude=__pycache__ -cf - "${parts[@]}" 2>"$work/tar" || status=$?
+    --exclude=__pycache__ "${private[@]/#/--exclude=etc/}" -cf - "${parts[@]}" 2>"$work/tar" || status=$?
   [ $status -le 1 ] || { tail -5 "$work/tar" >&2; return $status; }
 }
 pack | post "images/create?$query" '"status":"sha256:'

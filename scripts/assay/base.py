@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 from assay.engine.events import BuildEvent, OnEvent, Say
 from assay.errors import IngredientError
 from assay.network import NetworkSettings
+from assay.redact import without_passwords
 
 if TYPE_CHECKING:
     from assay.engine import Engine
@@ -174,7 +175,7 @@ def make(program: str, suite: str, sources: str, archive: Path, network: Network
     environment = {**os.environ, **network.build_args, "SOURCE_DATE_EPOCH": SOURCE_DATE_EPOCH}
     answer = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if answer.returncode:
-        last = "\n".join(answer.stderr.strip().splitlines()[-5:])
+        last = network.masked("\n".join(answer.stderr.strip().splitlines()[-5:]))
         raise IngredientError(f"mmdebstrap could not make Debian {suite}: {last}")
 
 
@@ -195,7 +196,7 @@ def _mmdebstrap(say: Say) -> str:
         answer = subprocess.run(step, env=environment, capture_output=True, text=True, check=False)
     found = shutil.which("mmdebstrap")
     if found is None:
-        last = "\n".join(answer.stderr.strip().splitlines()[-3:])
+        last = without_passwords("\n".join(answer.stderr.strip().splitlines()[-3:]))
         raise IngredientError(f"mmdebstrap is missing and could not be installed: {last}; {advice}")
     return found
 

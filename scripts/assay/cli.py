@@ -16,6 +16,7 @@ from assay.errors import AssayError, ExitCode, MatrixError
 COMMANDS = {
     "plan": "list the rows of the matrix, for people or for GitHub Actions",
     "compose": "write each row's Dockerfile and build context",
+    "wheel": "have the rows' flash-attn wheels made once, for other machines to use",
     "matrix": "build, check and judge every row (what `nox -s build-matrix` runs)",
     "check": "judge any image that the engine has, as one row of the matrix",
     "engine": "start, stop or show the Docker engine that assay uses",

@@ -1,12 +1,14 @@
-"""Write the hash-pinned requirements under `docker/locks`: `nox -s lock -- [NAME...]`, or `python -m assay.locks`.
+"""Write the hash-pinned requirements: `nox -s lock -- [NAME...]`, or `python -m assay.locks`.
 
-NAME is a lock (`tools`, `cuda-12.1.1`) or a folder of them (`torch-2.4.0-cu121`); without one, all are written. What a
-lock holds already stays as it is where that still suits, so that writing it again changes nothing without need: a
-changed lock voids certificates. `--upgrade` takes the newest versions instead.
+Those under `docker/locks` go into images; `.github/requirements/publish.txt` is what the workflow's job that holds the
+signing key installs. NAME is a lock (`tools`, `cuda-12.1.1`, `publish.txt`) or a folder of them (`torch-2.4.0-cu121`);
+without one, all are written. What a lock holds already stays as it is where that still suits, so that writing it again
+changes nothing without need: a changed lock voids certificates. `--upgrade` takes the newest versions instead.
 
-A lock is a function of its `.in` file (or, for the CUDA releases, of the releases table), of what it held before, and
-of what the package index holds on that day. It names no index, so that each machine installs from the one that it is
-configured for: pip's and uv's own settings, PIP_EXTRA_INDEX_URL and UV_INDEX among them.
+A lock is a function of its `.in` file (for the CUDA releases: of the releases table; for publishing: of
+`pyproject.toml`), of what it held before, and of what the package index holds on that day. It names no index, so that
+each machine installs from the one that it is configured for: pip's and uv's own settings, PIP_EXTRA_INDEX_URL and
+UV_INDEX among them.
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from assay import pinned, releases
+import tomli
+
+from assay import paths, pinned, releases
 from assay.errors import AssayError, ExitCode, IngredientError, UsageError
 from assay.network import NetworkSettings
 from assay.releases import CudaRelease, TorchBuild
@@ -33,6 +37,9 @@ PYTHONS = ("3.10", "3.11", "3.12")
 
 ANY_PYTHON = "3.10"
 """For locks whose wheels suit every interpreter (`py3-none`): the oldest one resolves for all."""
+
+PUBLISHER_PYTHON = "3.12"
+"""The interpreter of the workflow's job that publishes."""
 
 # glibc 2.28 or newer: Debian 12 and Ubuntu 22.04 both are.
 PLATFORM = "x86_64-manylinux_2_28"
@@ -47,8 +54,8 @@ _PIN = re.compile(r"^(?P<name>[A-Za-z0-9._-]+)==(?P<version>[^\s;\\]+)")
 class Lock:
     """One file to write.
 
-    target, source: relative to the locks folder; `source` names what the lock is made from, for its first line.
-    requirements: lines as in a requirements file.
+    target, source: relative to the lock's folder; `source` names what the lock is made from, for its first line.
+    folder: where it lies, None for the locks folder. requirements: lines as in a requirements file.
     constraints: a lock written before this one, whose versions hold here too and whose packages are left out here:
         an earlier layer of the image brings them.
     """
@@ -58,6 +65,7 @@ class Lock:
     requirements: str
     python: str
     constraints: str | None = None
+    folder: Path | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -95,6 +103,20 @@ def planned(folder: Path, table: releases.Releases) -> Iterator[Lock]:
                 python=python,
                 constraints=base,
             )
+
+
+def for_publishing(checkout: Path) -> Lock:
+    """Return the lock of what `assay publish` needs, and of what installs assay itself without fetching anything."""
+    project = tomli.loads((checkout / "pyproject.toml").read_text(encoding="utf-8"))
+    # hatchling asks for `editables` only once it is at work, so nothing else names it.
+    asked = [*project["project"]["dependencies"], *project["build-system"]["requires"], "editables"]
+    return Lock(
+        target="publish.txt",
+        source="pyproject.toml",
+        requirements="".join(f"{line}\n" for line in asked),
+        python=PUBLISHER_PYTHON,
+        folder=checkout / ".github" / "requirements",
+    )
 
 
 def torch_requirements(build: TorchBuild, release: CudaRelease, version: str) -> str:
@@ -216,7 +238,7 @@ def _environment() -> dict[str, str]:
 
 def write(lock: Lock, folder: Path, *, upgrade: bool = False) -> bool:
     """Write one lock, and tell whether that changed it. Raises IngredientError when it cannot be resolved."""
-    target = folder / lock.target
+    target = (lock.folder or folder) / lock.target
     before = target.read_text(encoding="utf-8") if target.is_file() else ""
     constraints = folder / lock.constraints if lock.constraints else None
     try:
@@ -236,6 +258,7 @@ def chosen(locks: Sequence[Lock], names: Sequence[str]) -> tuple[Lock, ...]:
     Raises UsageError that names every one that does not exist.
     """
     known = {name for lock in locks for name in lock.names}
+    names = [name.removesuffix(".txt") for name in names]
     if unknown := [name for name in dict.fromkeys(names) if name not in known]:
         raise UsageError(
             "\n".join(f"no lock {name!r}; {perhaps(name, known)}" for name in unknown)
@@ -246,16 +269,19 @@ def chosen(locks: Sequence[Lock], names: Sequence[str]) -> tuple[Lock, ...]:
 
 def lock_all(names: Sequence[str], *, upgrade: bool, folder: Path, table: releases.Releases) -> Iterator[str]:
     """Write the locks of these names, and yield a line about each."""
-    wanted = {lock.target for lock in chosen(list(planned(folder, table)), names)}
+    checkout = paths.docker_dir().parent
+    publishing = [for_publishing(checkout)] if (checkout / "pyproject.toml").is_file() else []  # not in a wheel
+    wanted = {lock.target for lock in chosen([*planned(folder, table), *publishing], names)}
     for build in table.torches.values():
         mine = {pinned.torch_lock(build, python) for python in _pythons(build)}
         if wanted & mine and not _torch_in(build, folder).is_file():
             yield f"{begin_torch(build, table.cuda(build.cuda_release), folder).relative_to(folder)}: new"
-    for lock in planned(folder, table):
+    for lock in (*planned(folder, table), *publishing):
         if lock.target in wanted:
-            is_new = not (folder / lock.target).is_file()
+            path = (lock.folder or folder) / lock.target
+            is_new = not path.is_file()
             changed = write(lock, folder, upgrade=upgrade)
-            count = len(pins((folder / lock.target).read_text(encoding="utf-8")))
+            count = len(pins(path.read_text(encoding="utf-8")))
             yield f"{lock.target}: {count} packages, {'new' if is_new else 'changed' if changed else 'unchanged'}"
 
 

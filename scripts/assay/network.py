@@ -2,7 +2,8 @@
 
 `NetworkSettings.from_host()` reads the CA bundle, pip's and uv's index settings, apt's sources and the proxies of this
 machine. `write()` puts them into a build context's `network/` folder, which build steps mount at `/run/network`; there
-`run.sh COMMAND...` runs a command with them. Nothing of the folder is copied into a layer.
+`run.sh COMMAND...` runs a command with them. Nothing of the folder is copied into a layer. Addresses of proxies and
+indexes may hold passwords: the folder is for its owner alone, and `masked()` keeps them out of logs and records.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ import shlex
 import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import tomli
 
 from assay.apt import AptSource, read_sources
 from assay.errors import IngredientError
+from assay.redact import secrets_of, without_passwords
 
 MOUNT = "/run/network"
 """Where build steps find the folder."""
@@ -98,6 +101,23 @@ class NetworkSettings:
         """Proxies as build arguments: Docker predefines these names and keeps them out of an image's history."""
         return {name: value for key, value in self.proxies.items() for name in (key, key.upper())}
 
+    @cached_property
+    def secrets(self) -> frozenset[str]:
+        """What of these settings must not be shown: the users and passwords in their addresses."""
+        sources = [source.uri for source in self.apt_sources]
+        addresses = [
+            *self.extra_indexes,
+            *self.find_links,
+            *self.proxies.values(),
+            *self.apt_proxies.values(),
+            *sources,
+        ]
+        return secrets_of([self.index or "", *addresses])
+
+    def masked(self, text: str) -> str:
+        """Return a text, such as a line that a build step printed, without this machine's passwords."""
+        return without_passwords(text, self.secrets)
+
     def environment(self) -> dict[str, str]:
         """Return the variables that `run.sh` sets for the command that it runs."""
         variables = self.build_args
@@ -140,18 +160,22 @@ class NetworkSettings:
         It holds `run.sh`, `ca.crt` where there is a bundle, and `apt/<suite>.conf` and `.list` for Debian suites,
         `apt/other.conf` for other systems: `run.sh` picks the one of the image that it runs in, unless APT_CONFIG names
         another.
+
+        Only the owner may read it, on this machine. Build steps read it as root, whoever sends it to the engine.
         """
         apt = folder / "apt"
-        apt.mkdir(parents=True, exist_ok=True)
+        for place in (folder, apt):
+            place.mkdir(parents=True, exist_ok=True)
+            place.chmod(0o700)
         exports = "\n".join(f"export {name}={shlex.quote(value)}" for name, value in self.environment().items())
-        (folder / "run.sh").write_text(_RUN.format(exports=exports), encoding="utf-8")
+        _write_private(folder / "run.sh", _RUN.format(exports=exports))
         if self.ca_bundle:
-            (folder / "ca.crt").write_bytes(self.ca_bundle.read_bytes())
+            _write_private(folder / "ca.crt", self.ca_bundle.read_bytes())
         for suite in _SUITES:
             if text := self.debian_sources(suite, ("main", "contrib", "non-free")):
-                (apt / f"{suite}.list").write_text(text, encoding="utf-8")
-                (apt / f"{suite}.conf").write_text(self._apt_conf(suite), encoding="utf-8")
-        (apt / "other.conf").write_text(self._apt_conf(None), encoding="utf-8")
+                _write_private(apt / f"{suite}.list", text)
+                _write_private(apt / f"{suite}.conf", self._apt_conf(suite))
+        _write_private(apt / "other.conf", self._apt_conf(None))
 
     def _apt_conf(self, suite: str | None) -> str:
         """Return apt's settings for a suite: our sources instead of the image's own, the CA bundle, the proxies.
@@ -162,9 +186,18 @@ class NetworkSettings:
         if suite:
             lines += [f'Dir::Etc::SourceList "{MOUNT}/apt/{suite}.list";', 'Dir::Etc::SourceParts "-";']
         if self.ca_bundle:
-            lines.append(f'Acquire::https::CAInfo "{MOUNT}/ca.crt";')
+            # apt downloads as a user of its own, who may not read this folder where plain Docker sends it as it is.
+            lines += [f'Acquire::https::CAInfo "{MOUNT}/ca.crt";', 'APT::Sandbox::User "root";']
         lines += [f'Acquire::{scheme}::Proxy "{url}";' for scheme, url in sorted(self.apt_proxies.items())]
         return "\n".join(lines) + "\n"
+
+
+def _write_private(path: Path, content: str | bytes) -> None:
+    """Write a file that nobody else could read at any moment."""
+    path.unlink(missing_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content.encode("utf-8") if isinstance(content, str) else content)
 
 
 def _unique(values: Iterable[str]) -> tuple[str, ...]:
@@ -192,7 +225,8 @@ def _pip_settings(env: Mapping[str, str], root: Path) -> dict[str, str]:
         try:
             parser.read(file, encoding="utf-8")
         except (configparser.Error, UnicodeDecodeError) as error:
-            raise IngredientError(f"cannot read pip's settings in {file}: {error}") from error
+            said = without_passwords(str(error))  # it quotes the line
+            raise IngredientError(f"cannot read pip's settings in {file}: {said}") from error
         for section in ("global", "install"):
             if parser.has_section(section):
                 settings.update(parser.items(section))

@@ -82,15 +82,16 @@ def _guarded(row: Row, around: Surroundings, work: Callable[[], RowReport]) -> R
     try:
         report = work()
     except AssayError as error:
-        report = row_record.inconclusive(row, around.level, str(error))
+        report = row_record.inconclusive(row, around.level, around.network.masked(str(error)))
     except OSError as error:  # this machine's disk, not a defect of assay
         report = row_record.inconclusive(
             row, around.level, f"{error.filename or around.out}: {error.strerror or error}"
         )
     except Exception as error:
         trace = around.out / row.id / "defect.txt"
-        write_atomically(trace, traceback.format_exc())
-        report = row_record.inconclusive(row, around.level, f"assay itself broke: {error!r}; please report {trace}")
+        write_atomically(trace, around.network.masked(traceback.format_exc()))
+        broke = around.network.masked(f"assay itself broke: {error!r}; please report {trace}")
+        report = row_record.inconclusive(row, around.level, broke)
     around.view.verdict(row.id, report.verdict, report.why, outcome=outcome(report), cached=report.cached)
     return report
 
@@ -193,6 +194,7 @@ def _build(
         cancel=around.cancel,
         on_event=follow_build(around.view, row.id),
         log=around.out / row.id / "build.log",
+        mask=around.network.masked,
     )
     if context.digest(composed.folder) != composed.digest:
         raise IngredientError(

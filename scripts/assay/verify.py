@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
-from assay import oci
+from assay import keyless, oci
 from assay.certificate import Certificate
 from assay.certificate import statement as statements
 from assay.certificate.dsse import ENVELOPE_MEDIA_TYPE, Envelope
@@ -117,7 +117,9 @@ class Examination:
             found = ", ".join(sorted({_brief(one.certificate) for one in self.attested}))
             return "not certified", f"it has {found}, asked is level {level.value}"
         if self.unproven:
-            return "unknown", f"{_brief(self.unproven[0])}, {self.unproven[0].signature_text}: give --key to check it"
+            one = self.unproven[0]
+            cosign = f", or, {keyless.how_to_check(str(self.reference))}" if keyless.unnamed(one.envelope) else ""
+            return "unknown", f"{_brief(one)}, {one.signature_text}: give --key to check it{cosign}"
         if self.problems:
             return "not certified", self.problems[0]
         return "not certified", "nothing is attached to it that says so"
@@ -157,9 +159,7 @@ def examine(registry: Registry, reference: Reference, trust: Trust) -> Examinati
             elif kind == REVOCATION:
                 revocations.append(_revocation(envelope, manifest, trust))
         except CertificateError as error:
-            problems.append(
-                f"{'a certificate' if kind == statements.TEST_RESULT else 'a revocation'} is not believed: {error}"
-            )
+            problems.append(_disbelief(kind, envelope, error, pinned))
     return Examination(
         reference=pinned,
         config_digest=manifest.config_digest,
@@ -167,6 +167,20 @@ def examine(registry: Registry, reference: Reference, trust: Trust) -> Examinati
         revocations=tuple(revocations),
         unproven=tuple(unproven),
         problems=tuple(problems),
+    )
+
+
+def _disbelief(kind: str, envelope: Envelope, error: CertificateError, image: Reference) -> str:
+    """Return why a certificate or revocation does not count, in one line, and who can say more."""
+    if kind == REVOCATION:
+        return f"a revocation is not believed: {error}"
+    if not keyless.unnamed(envelope):
+        return f"a certificate is not believed: {error}"
+    if envelope.signatures:
+        return f"a certificate is signed, but by no key that assay could know; {keyless.how_to_check(str(image))}"
+    return (
+        f"a certificate is not believed: {error}; --allow-unsigned takes the registry's word for it; "
+        f"{keyless.how_to_check(str(image))}"
     )
 
 

@@ -73,7 +73,7 @@ def test_the_publish_job(
             run(step("docker load"))
             assert engine.image_id(name) == image_id
             run(step("docker login"))
-            published = run(step("nox -s publish"))
+            published = run(step("assay publish"))
             run(step("docker logout"))
         finally:
             engine.client.images.remove(name, force=True)

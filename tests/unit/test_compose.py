@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +17,7 @@ import pytest
 from assay import matrix
 from assay.compose import Composed, compose, part_of_line, parts_of
 from assay.compose.variables import dockerfile_string
+from assay.engine.context import pack
 from assay.errors import IngredientError, MatrixError
 from assay.matrix.row import FlashAttn, Row
 from assay.network import NetworkSettings
@@ -103,6 +106,28 @@ def test_the_network_of_the_machine_changes_no_digest(tmp_path: Path) -> None:
     assert here.digest == there.digest
     assert "invalid" not in there.dockerfile.read_text()
     assert "index.invalid" in (there.folder / "network/run.sh").read_text()
+
+
+def test_what_a_build_gets_of_the_network_is_readable_there_whoever_may_read_it_here(tmp_path: Path) -> None:
+    """The engine caches by names, modes and contents: as they were before the folder was closed to others."""
+    composed = compose(PLAIN, out=tmp_path, network=NetworkSettings(), wheel=None)
+    assert (composed.folder / "network/run.sh").stat().st_mode & 0o777 == 0o600
+    packed = io.BytesIO()
+    pack(composed.folder, packed)
+    packed.seek(0)
+    with tarfile.open(fileobj=packed) as archive:
+        modes = {member.name: member.mode for member in archive}
+    assert (modes["network"], modes["network/apt"], modes["network/run.sh"]) == (0o755, 0o755, 0o644)
+
+
+def test_no_password_leaves_the_network_folder(tmp_path: Path) -> None:
+    elsewhere = NetworkSettings(
+        index="https://bob:s3cret@index.invalid/simple", proxies={"http_proxy": "http://bob:s3cret@proxy.invalid"}
+    )
+    composed = compose(ROWS["cu118-compile"], out=tmp_path, network=elsewhere, wheel=None)
+    holding = {name for name, content in image_id(composed).items() if b"s3cret" in content}
+    assert holding == {"network/run.sh"}
+    assert "s3cret" not in str(composed)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import IO
 
 import pytest
@@ -139,3 +140,13 @@ def test_what_is_held_is_what_would_be_used_without_making_any() -> None:
         held = base.held(engine, ref)  # type: ignore[arg-type]
         assert (held.digest if held else None) == digest
         assert held is None or held == ensure(engine, ref)[0]
+
+
+def test_a_bootstrap_that_fails_says_why_without_passwords(tmp_path: Path) -> None:
+    program = tmp_path / "mmdebstrap"
+    program.write_text('#!/bin/sh\necho "E: no route to $http_proxy for bob:s3cret" >&2; exit 1\n')
+    program.chmod(0o755)
+    network = NetworkSettings(proxies={"http_proxy": "http://bob:s3cret@proxy.invalid:3128"})
+    with pytest.raises(IngredientError) as caught:
+        base.make(str(program), "bookworm", "deb http://mirror.invalid/debian bookworm main\n", tmp_path / "x", network)
+    assert "no route to http://****@proxy.invalid:3128 for ****" in str(caught.value)

@@ -6,11 +6,14 @@ import re
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from assay import releases
-from assay.locks import Lock, pins, planned
+from assay.errors import UsageError
+from assay.locks import Lock, chosen, for_publishing, pins, planned
 
-FOLDER = Path(__file__).parents[2] / "docker/locks"
+CHECKOUT = Path(__file__).parents[2]
+FOLDER = CHECKOUT / "docker/locks"
 TABLE = releases.load()
 LOCKS = {lock.target: lock for lock in planned(FOLDER, TABLE)}
 
@@ -21,7 +24,10 @@ def read(target: str) -> str:
 
 @pytest.mark.parametrize("lock", LOCKS.values(), ids=LOCKS.keys())
 def test_every_lock_is_there_and_every_line_has_hashes(lock: Lock) -> None:
-    text = read(lock.target)
+    complete(read(lock.target))
+
+
+def complete(text: str) -> None:
     entries = re.split(r"\n(?=\S)", text.strip())[1:]
     assert entries
     for entry in entries:
@@ -36,6 +42,29 @@ def test_what_is_asked_for_with_a_version_is_locked_at_it(lock: Lock) -> None:
     if lock.constraints:
         locked |= pins(read(lock.constraints))
     assert {name: locked.get(name) for name in asked} == asked
+
+
+def test_the_job_that_publishes_installs_what_assay_asks_for_by_hash() -> None:
+    lock = for_publishing(CHECKOUT)
+    text = (CHECKOUT / ".github/requirements" / lock.target).read_text(encoding="utf-8")
+    complete(text)
+    locked = pins(text)
+    for line in lock.requirements.splitlines():
+        asked = Requirement(line)
+        assert asked.name in locked, f"{asked.name}: run `nox -s lock -- publish.txt`"
+        assert asked.specifier.contains(locked[asked.name])
+    assert {"hatchling", "editables"} <= set(locked)
+    workflow = (CHECKOUT / ".github/workflows/build-matrix.yml").read_text(encoding="utf-8")
+    assert f'python-version: "{lock.python}"' in workflow.partition("\n  publish:\n")[2]
+
+
+def test_locks_are_written_by_their_names() -> None:
+    every = [*LOCKS.values(), for_publishing(CHECKOUT)]
+    assert chosen(every, []) == tuple(every)
+    (one,) = chosen(every, ["publish.txt"])
+    assert one.folder == CHECKOUT / ".github/requirements"
+    with pytest.raises(UsageError, match=r"'tool'; perhaps you meant 'tools'"):
+        chosen(every, ["tool.txt"])
 
 
 def test_no_lock_is_left_over() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import json
 from pathlib import Path
@@ -11,12 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from assay.engine import build
 from assay.engine.build import failure
 from assay.engine.classic import ClassicProgress
 from assay.engine.events import BuildEvent
 from assay.engine.progress import Progress
 from assay.engine.trace import Trace, Vertex, VertexLog, VertexStatus, decode
 from assay.errors import AssayError, BuildFailed, EngineError, IngredientError
+from assay.redact import without_passwords
 
 # The answer of Docker Engine 20.10.24 to a build of two steps, the second of which prints two lines and exits with 3.
 RECORDED = Path(__file__).parent / "data" / "buildkit-failed-step.jsonl"
@@ -151,6 +154,70 @@ def test_the_classic_builders_text_becomes_the_same_events() -> None:
         ("Step 2/2 : RUN y", "error", None),
     ]
     assert list(progress.tail) == ["printed", "red"]
+
+
+PASSWORD_LINE = "GET https://bob:s3cret@index.invalid/simple as s3cret-token"
+
+
+def mask(text: str) -> str:
+    return without_passwords(text, ["s3cret-token"])
+
+
+def test_passwords_reach_neither_log_nor_events_nor_the_evidence() -> None:
+    seen = "GET https://****@index.invalid/simple as ****"
+    for made in (buildkit_build, classic_build):
+        events: list[BuildEvent] = []
+        log = io.StringIO()
+        tail, error = made(events, log)
+        assert tail == [seen]
+        assert seen in log.getvalue()
+        assert seen in [event.line for event in events]
+        assert "s3cret" not in f"{log.getvalue()}{events}{error}"
+
+
+def buildkit_build(events: list[BuildEvent], log: io.StringIO) -> tuple[list[str], str]:
+    progress = Progress(events.append, log, mask)
+    progress.feed(Trace(vertexes=(vertex("x", started=1.0),)))
+    for piece in (PASSWORD_LINE[:15], PASSWORD_LINE[15:] + "\n"):  # a line may come in pieces
+        progress.feed(Trace(logs=(VertexLog(vertex="sha256:x", message=piece.encode(), timestamp=1.5),)))
+    progress.feed(Trace(vertexes=(vertex("x", started=1.0, completed=2.0, error=PASSWORD_LINE),)))
+    assert progress.failed is not None
+    return list(progress.failed.tail), progress.failed.error
+
+
+def classic_build(events: list[BuildEvent], log: io.StringIO) -> tuple[list[str], str]:
+    progress = ClassicProgress(events.append, log, mask=mask)
+    for piece in ("Step 1/1 : RUN x\n", PASSWORD_LINE[:15], PASSWORD_LINE[15:] + "\n"):
+        progress.feed({"stream": piece})
+    return list(progress.tail), ""
+
+
+@pytest.mark.parametrize("buildkit", [True, False])
+def test_a_failed_build_says_why_without_passwords(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, buildkit: bool
+) -> None:
+    (tmp_path / "Dockerfile").write_text(DOCKERFILE)
+    answer = [{"stream": f"Step 2/2 : RUN echo\n{PASSWORD_LINE}\n"}, {"error": f"{PASSWORD_LINE}: exit code: 1"}]
+    monkeypatch.setattr(build, "build_stream", lambda *_: contextlib.nullcontext(iter(answer)))
+    with pytest.raises(BuildFailed) as caught:
+        build.build(
+            None,  # type: ignore[arg-type] - the answer is there already
+            tmp_path,
+            buildkit=buildkit,
+            dockerfile="Dockerfile",
+            tag=None,
+            target=None,
+            labels={},
+            build_args={},
+            network=None,
+            no_cache=False,
+            cancel=None,
+            on_event=lambda _event: None,
+            log=tmp_path / "log",
+            mask=mask,
+        )
+    assert any("****@index.invalid" in line for line in caught.value.log)
+    assert "s3cret" not in f"{caught.value.log}{(tmp_path / 'log').read_text()}"
 
 
 NO_SPACE = "OSError: [Errno 28] No space left on device"

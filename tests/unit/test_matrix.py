@@ -282,6 +282,10 @@ REJECT = '[[row]]\nid = "a"\nexpect = "reject"\n'
             ROW + "flash-attn = { source = 'release', url = 'http://host.invalid/x.whl', sha256 = '" + "0" * 64 + "' }",
             "4: row 'a': 'url' cannot be 'http://host.invalid/x.whl'",
         ),
+        (
+            ROW + "flash-attn = { url = 'https://bob:s3cret@host.invalid/x.whl', sha256 = '" + "0" * 64 + "' }",
+            "4: row 'a': flash-attn.url holds a user, password or token, and certificates would publish it",
+        ),
         # axes
         ("[axes]\nexpect = ['certify']\npython = '3.11'", "3: axes: 'python' must be an array, but is a string"),
         ("[axes]\nexpect = ['certify']\npyton = ['3.11']", "3: axes: unknown key 'pyton'; perhaps you meant 'python'"),

@@ -135,7 +135,7 @@ def test_a_conflict_is_with_the_locks_of_this_row(load: Callable[[str], matrix.M
     with pytest.raises(MatrixError, match=r"diffusers 0\.1 conflicts with diffusers 0\.36\.0"):
         load(plain)
     assert load(plain + 'runtime = "none"').rows[0].requirements
-    assert load(plain + 'torch = "base"').rows[0].requirements
+    assert load(plain + 'runtime = "none"\ntorch = "base"').rows[0].requirements
 
 
 def test_requirements_without_a_package(problems: Callable[[str], list[str]], tmp_path: Path) -> None:

@@ -93,6 +93,13 @@ def test_settings_that_cannot_be_read(root: Path, file: str, content: str, said:
         settings(root)
 
 
+def test_a_line_that_cannot_be_read_is_quoted_without_its_password(root: Path) -> None:
+    (root / "etc/pip.conf").write_text("index-url = https://bob:s3cret@index.invalid/simple\n")
+    with pytest.raises(IngredientError, match=r"(?s)pip\.conf.*index\.invalid") as caught:
+        settings(root)
+    assert "s3cret" not in str(caught.value)
+
+
 def test_proxies_reach_the_build_as_predefined_arguments(root: Path) -> None:
     found = settings(root, HTTPS_PROXY="http://proxy.invalid:3128", no_proxy="localhost")
     assert found.proxies == {"https_proxy": "http://proxy.invalid:3128", "no_proxy": "localhost"}
@@ -175,3 +182,19 @@ def test_the_folder_is_what_a_build_step_runs_with(root: Path, tmp_path: Path) -
     )
     address = "https://user:pa$$'word@index.invalid/simple"
     assert answer.stdout == f"{address}|{address}|/run/network/ca.crt|an argument\n"
+
+
+def test_nobody_else_may_read_the_folder(root: Path, tmp_path: Path) -> None:
+    (root / "etc/apt/sources.list").write_text("deb http://bob:s3cret@mirror.invalid/debian bookworm main\n")
+    bundle = root / "own.crt"
+    bundle.write_text("PEM")
+    folder = tmp_path / "network"
+    folder.mkdir(mode=0o755)
+    (folder / "run.sh").write_text("as an earlier version left it")
+    settings(root, PIP_CERT=str(bundle)).write(folder)
+    modes = {path.relative_to(folder).as_posix(): path.stat().st_mode & 0o777 for path in folder.rglob("*")}
+    assert {name for name, mode in modes.items() if mode & 0o077} == set()
+    assert folder.stat().st_mode & 0o777 == modes["apt"] == 0o700
+    assert {"run.sh", "ca.crt", "apt/bookworm.list", "apt/other.conf"} <= set(modes)
+    # Else apt's own user could not read the bundle where plain Docker sends the folder with these modes.
+    assert 'APT::Sandbox::User "root";' in (folder / "apt/bookworm.conf").read_text()

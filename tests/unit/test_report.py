@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 from report_samples import GOOD, ON_GPU, REJECTED, REPORT, absent
 
+from assay import cli
 from assay.errors import UsageError
 from assay.findings import Level, Status
 from assay.report import ImageRecord, Report, read, write
@@ -95,6 +97,25 @@ def test_merge_names_every_report_that_does_not_fit_at_once():
     assert "b/report.json: row 'cu121' is in a/report.json too" in said
     assert "b/report.json: row 'cu120-on-library-path' was judged by another `because`" in said
     assert "c/report.json: row 'cu122' was judged by another `expect`" in said
+
+
+def test_merging_brings_the_rows_folders_along_but_not_the_machines_network_settings(tmp_path, monkeypatch):
+    """They may hold passwords, and what is merged is kept as an artefact."""
+    job = tmp_path / "report-cu121"
+    for name in ("build.log", "network/run.sh", "network/apt/other.conf", "runtime/network/kept"):
+        file = job / "cu121" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(name)
+    write(replace(REPORT, rows=(GOOD,)), job)
+    matrix = ["--matrix", str(Path(__file__).parents[2] / "matrix.toml"), "--row", "cu121"]
+    monkeypatch.chdir(job.parent)
+    assert cli.main(["report", *matrix, "--out", str(tmp_path / "all"), "--merge", job.name]) == 0
+    brought = {
+        path.relative_to(tmp_path / "all/cu121").as_posix()
+        for path in (tmp_path / "all/cu121").rglob("*")
+        if path.is_file()
+    }
+    assert brought == {"build.log", "runtime/network/kept"}
 
 
 def test_merged_level_is_gpu_only_if_every_row_is():

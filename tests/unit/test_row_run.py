@@ -17,7 +17,7 @@ from wheel_factory import fatbin, shared_object, wheel
 
 from assay import checks, releases, row_run, wheels
 from assay.engine.images import Image
-from assay.errors import BuildFailed
+from assay.errors import BuildFailed, EngineError
 from assay.files import file_sha256
 from assay.findings import Level
 from assay.matrix.row import FlashAttn, Row
@@ -172,3 +172,20 @@ def test_an_image_on_another_base_than_the_one_on_record_is_not_judged(around: S
     assert report.verdict == "inconclusive"
     assert "built on another base than localhost/assay/debian:bookworm (sha256:base)" in report.why
     assert not (around.out / "cu121" / "certificate.json").exists()
+
+
+@pytest.mark.parametrize("error", [EngineError, ZeroDivisionError])
+def test_why_a_row_is_inconclusive_is_told_without_passwords(
+    around: Surroundings, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error("no answer from http://bob:s3cret@proxy.invalid, asked as bob:s3cret")
+
+    monkeypatch.setattr("assay.row_run.base.ensure", fail)
+    monkeypatch.setattr("assay.row_run._recorded", lambda *_: None)
+    machine = NetworkSettings(proxies={"http_proxy": "http://bob:s3cret@proxy.invalid"})
+    report = judge_row(row(source="none"), replace(around, network=machine))
+    assert "http://****@proxy.invalid, asked as ****" in report.why
+    defect = around.out / "cu121" / "defect.txt"
+    assert defect.is_file() is (error is ZeroDivisionError)
+    assert not any("s3cret" in path.read_text() for path in (around.out / "cu121").glob("*.txt"))

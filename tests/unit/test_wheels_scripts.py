@@ -199,10 +199,60 @@ def test_apt_reads_only_the_component_that_holds_the_package(load, tmp_path: Pat
     assert narrowed == "deb [signed-by=/k.gpg] http://mirror.test/debian trixie non-free\n"
 
 
-def test_a_machine_without_a_debian_mirror_is_told_what_to_do(load, tmp_path: Path) -> None:
+def system(root: Path, os_release: str, **files: str) -> Path:
+    """Write a root file system with apt's sources: `images_sources` is images.sources."""
+    (root / "etc/apt/sources.list.d").mkdir(parents=True)
+    (root / "etc/os-release").write_text(os_release, encoding="utf-8")
+    for name, text in files.items():
+        (root / "etc/apt/sources.list.d" / name.replace("_", ".")).write_text(text, encoding="utf-8")
+    return root
+
+
+DEBIAN = 'ID=debian\nVERSION_CODENAME="bookworm"\n'
+UBUNTU = "ID=ubuntu\nVERSION_CODENAME=jammy\n"
+
+
+def test_neither_machine_nor_image_with_a_debian_mirror_is_told_what_to_do(load, tmp_path: Path) -> None:
     nvcc = load("nvcc/nvcc.py")
-    with pytest.raises(SystemExit, match=r"Debian trixie.*no Debian mirror.*--wheelhouse"):
-        nvcc.download(nvcc.find("12.4"), tmp_path, tmp_path)
+    ubuntu = system(tmp_path / "ubuntu", UBUNTU, a_list="deb http://mirror.test/ubuntu jammy main\n")
+    (tmp_path / "scratch").mkdir()
+    with pytest.raises(SystemExit, match=r"Debian trixie.*Debian mirror.*--wheelhouse"):
+        nvcc.download(nvcc.find("12.4"), tmp_path, tmp_path / "scratch", ubuntu)
+
+
+def test_on_a_machine_that_is_no_debian_the_images_own_mirrors_serve(load, tmp_path: Path) -> None:
+    """A hosted runner is Ubuntu, and the base image is Debian's own."""
+    nvcc = load("nvcc/nvcc.py")
+    keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
+    debian = system(
+        tmp_path / "debian",
+        DEBIAN,
+        debian_sources=(
+            "Types: deb\n# http://snapshot.test/debian\nURIs: http://mirror.test/debian\n"
+            f"Suites: bookworm bookworm-updates\nComponents: main\nSigned-By: {keyring}\n\n"
+            "Types: deb\nURIs: http://mirror.test/debian-security\nSuites: bookworm-security\nComponents: main\n"
+            f"Signed-By: {keyring}\n\n"
+            "Types: deb-src\nURIs: http://source.test/debian\nSuites: bookworm\nComponents: main\n\n"
+            "Types: deb\nURIs: http://other.test/apt\nSuites: bookworm\nComponents: main\nSigned-By: /other.gpg\n"
+        ),
+        old_list=(
+            f"deb http://second.test/debian bookworm main contrib\ndeb [arch=amd64 signed-by={keyring}] http://third.test/d"
+            " bookworm main\ndeb [signed-by=/other.gpg] http://tools.test/x bookworm main\n"
+            "deb http://mirror.test/apt tools-bookworm main\n# deb http://off.test/debian bookworm main\n"
+        ),
+        backup_save="deb http://backup.test/debian bookworm main\n",
+    )
+    assert nvcc.of_the_image(debian, nvcc.find("12.4")).splitlines() == [
+        f"deb [signed-by={keyring}] http://mirror.test/debian trixie non-free",
+        "deb http://second.test/debian trixie non-free",
+        f"deb [signed-by={keyring}] http://third.test/d trixie non-free",
+    ]
+    folder = network(tmp_path / "network", b"package")
+    (folder / "apt/trixie.conf").unlink()
+    (tmp_path / "scratch").mkdir()
+    compiler = {**nvcc.find("12.4"), "sha256": hashlib.sha256(b"package").hexdigest()}
+    assert nvcc.download(compiler, folder, tmp_path / "scratch", debian).read_bytes() == b"package"
+    assert "mirror.test/debian trixie" in (tmp_path / "scratch/sources.list").read_text(encoding="utf-8")
 
 
 def network(folder: Path, content: bytes) -> Path:

@@ -5,15 +5,21 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
 import workflow_steps
+from wheel_factory import wheel
 
-from assay import cli
+from assay import cli, wheels
+from assay.commands import plan
+from assay.compose import compose
+from assay.files import file_sha256
 from assay.findings import Finding, Level, Status
 from assay.matrix import load
 from assay.matrix.row import Row
+from assay.network import NetworkSettings
 from assay.report import Report, RowReport, write
 
 NAMES = ("ci.yml", "build-matrix.yml")
@@ -21,24 +27,28 @@ PLAN = 'plan="$(nox -s plan -- --format github | grep \'^{\')"\necho "matrix=$pl
 MERGE = "nox -s report -- --merge reports/*/"
 SUMMARY = 'python .github/summary.py build/report.json >> "$GITHUB_STEP_SUMMARY"'
 
-RUN_IN_THIS_FILE = {"nox -s plan", PLAN, MERGE, SUMMARY}
+CERTIFY = 'nox -s build-matrix -- --row "$ROW" --level "$LEVEL" --wheelhouse "$RUNNER_TEMP/wheels"'
+WHEELHOUSE = 'mkdir -p "$RUNNER_TEMP/wheels"'
+WHEELS = 'nox -s wheel -- --out "$RUNNER_TEMP/wheels"'
+
+RUN_IN_THIS_FILE = {"nox -s plan", PLAN, MERGE, SUMMARY, CERTIFY, WHEELHOUSE, WHEELS}
 RUN_ON_A_REGISTRY = {
     'docker save "assay/$ROW:latest" | gzip -1 > "$RUNNER_TEMP/image.tar.gz"',
     'for image in "$RUNNER_TEMP"/images/*/image.tar.gz; do docker load --input "$image"; done',
     'printf \'%s\' "$TOKEN" | docker login "$REGISTRY" --username "$ACTOR" --password-stdin',
-    'nox -s publish -- --registry "$REGISTRY/${NAME,,}" --accept-unsigned',
+    'assay publish --registry "$REGISTRY/${NAME,,}" --accept-unsigned',
     'docker logout "$REGISTRY"',
 }
 """By tests/registry/test_workflow_publish.py."""
 SESSIONS_WITH_RUNS_OF_THEIR_OWN = {
     "nox -s lint",
     "nox -s tests",
-    "nox -s build-matrix -- --level image",
-    'nox -s build-matrix -- --row "$ROW"',
+    "nox -s wheel -- --out wheelhouse",
+    "nox -s build-matrix -- --level image --wheelhouse wheelhouse",
 }
 """This is such a session, or one takes half an hour; here their arguments are checked."""
-NOT_OFF_GITHUB = {"python -m pip install nox", "cosign sign --yes"}
-"""Needs a package index; needs the identity that GitHub gives a workflow."""
+NOT_OFF_GITHUB = {"python -m pip install nox", "--require-hashes", "cosign sign --yes"}
+"""Need a package index; needs the identity that GitHub gives a workflow."""
 
 
 def test_every_run_line_is_accounted_for() -> None:
@@ -51,14 +61,17 @@ def test_every_run_line_is_accounted_for() -> None:
 
 
 @pytest.mark.parametrize("line", sorted(SESSIONS_WITH_RUNS_OF_THEIR_OWN))
-def test_sessions_exist_and_take_their_arguments(line: str) -> None:
-    words = shlex.split(line.replace('"$ROW"', "cu121"))
+def test_sessions_exist_and_take_their_arguments(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "wheelhouse").mkdir()  # the step before has made it
+    words = shlex.split(line)
     noxfile = (workflow_steps.ROOT / "noxfile.py").read_text(encoding="utf-8")
     session = words[2]
     assert f'name="{session}"' in noxfile or f"def {session}(" in noxfile
-    if session == "build-matrix":
-        args = cli.parser("matrix").parse_args(["matrix", *words[4:]])
-        assert args.level == "image" or args.row == ["cu121"]
+    command = {"build-matrix": "matrix", "wheel": "wheel"}.get(session)
+    if command:
+        args = cli.parser(command).parse_args([command, *words[4:]])
+        assert str(args.out if command == "wheel" else args.wheelhouse[0]) == "wheelhouse"
 
 
 def test_the_plan_becomes_one_job_a_row(tmp_path: Path) -> None:
@@ -74,6 +87,78 @@ def test_the_plan_becomes_one_job_a_row(tmp_path: Path) -> None:
     shown = workflow_steps.run("nox -s plan", tools=tools)
     assert shown.returncode == 0, shown.stderr
     assert all(row.id in shown.stdout for row in rows)
+
+
+def certify(tmp_path: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run the job of a row up to where the engine is needed, and say what became of it."""
+    tools = workflow_steps.stand_in(tmp_path / "tools")
+    given = {"ROW": "cu121", "RUNNER_TEMP": str(tmp_path), "DOCKER_HOST": f"unix://{tmp_path}/gone.sock", **environment}
+    for line in (WHEELHOUSE, CERTIFY):
+        done = workflow_steps.run(line, tools=tools, environment=given)
+    return done
+
+
+def test_a_job_without_wheels_gets_as_far_as_the_engine(tmp_path: Path) -> None:
+    done = certify(tmp_path, {"LEVEL": "auto"})
+    assert done.returncode == 3
+    assert "gone.sock" in done.stderr
+
+
+def test_the_wheels_are_made_where_the_rows_look_for_them(tmp_path: Path) -> None:
+    tools = workflow_steps.stand_in(tmp_path / "tools", "--wheelhouse", str(tmp_path / "given"))
+    made = wheel(tmp_path / "given")
+    environment = {"RUNNER_TEMP": str(tmp_path), "ASSAY_STATE": str(tmp_path / "state")}
+    done = workflow_steps.run(WHEELS, tools=tools, environment=environment)
+    assert done.returncode == 0, done.stderr
+    # As the artefact goes from one job to the others.
+    (patterns,) = [one for one in workflow_steps.uploads("build-matrix.yml") if "wheels" in one[0]]
+    kept = uploaded(tmp_path, [pattern.removeprefix("${{ runner.temp }}/") for pattern in patterns])
+    assert kept == {tmp_path / "wheels" / made.name}
+    download = workflow_steps.jobs("build-matrix.yml")["certify"].partition("download-artifact@")[2]
+    assert workflow_steps.values(download, "path")[0] == "${{ runner.temp }}/wheels"
+    assert workflow_steps.values(download, "pattern")[0].split()[0] == "wheels"
+    assert workflow_steps.values(download, "merge-multiple") == ["true"]
+    row = load(workflow_steps.ROOT / "matrix.toml").select(["cu121"])[0]
+    found = wheels.lookup(row, wheelhouses=[tmp_path / "wheels"])
+    assert found is not None
+    assert found.sha256 == file_sha256(made)
+
+
+def test_rows_go_on_without_the_wheels_and_none_goes_on_when_cancelled() -> None:
+    jobs = workflow_steps.jobs("build-matrix.yml")
+    assert workflow_steps.values(jobs["certify"], "needs") == ["[plan, wheels]"]
+    assert workflow_steps.values(jobs["certify"], "if")[0] == "${{ !cancelled() && needs.plan.result == 'success' }}"
+    assert "secrets." not in jobs["wheels"] + jobs["certify"]
+
+
+def test_what_is_to_be_published_is_certified_at_the_level_that_publishing_asks_for() -> None:
+    """Else a runner without a GPU certifies at level image, and only the last job refuses."""
+    job = workflow_steps.jobs("build-matrix.yml")["certify"]
+    (level,) = workflow_steps.values(job, "LEVEL")
+    assert level == "${{ inputs.publish && matrix.expect == 'certify' && matrix.level || 'auto' }}"
+    jobs = plan.github(load(workflow_steps.ROOT / "matrix.toml").rows)["include"]
+    assert {one["level"] for one in jobs} == {"gpu"}
+    for value in ("gpu", "image", "auto"):
+        words = shlex.split(CERTIFY.replace('"$LEVEL"', value).replace(' --wheelhouse "$RUNNER_TEMP/wheels"', ""))
+        assert cli.parser("matrix").parse_args(["matrix", *words[4:]]).level == value
+
+
+def test_only_the_default_branch_publishes_not_a_tag_of_its_name() -> None:
+    job = " ".join(workflow_steps.jobs("build-matrix.yml")["publish"].split())
+    assert "github.ref == format('refs/heads/{0}', github.event.repository.default_branch)" in job
+    assert "ref_name" not in job
+
+
+def test_the_job_with_the_key_installs_nothing_that_is_not_pinned() -> None:
+    job = workflow_steps.jobs("build-matrix.yml")["publish"]
+    text = "\n".join(workflow_steps.values(job, "run"))
+    installs = [shlex.split(line) for line in text.splitlines() if " install " in line]
+    assert len(installs) == 2
+    requirements, assay = installs
+    assert {"--require-hashes", "--no-deps", "--only-binary"} <= set(requirements)
+    assert (workflow_steps.ROOT / requirements[requirements.index("-r") + 1]).is_file()
+    assert {"--no-index", "--no-deps", "--no-build-isolation"} <= set(assay)
+    assert not re.search(r"\bnox\b(?! -s lock)", text), "a session would install what its ranges allow"
 
 
 def _row_report(row: Row, *, good: bool) -> RowReport:
@@ -129,8 +214,7 @@ def test_only_publishing_may_write() -> None:
     for name in NAMES:
         text = (workflow_steps.WORKFLOWS / name).read_text(encoding="utf-8")
         assert re.search(r"^permissions: \{\}$", text, re.MULTILINE), name
-        jobs = re.split(r"^  (?=[\w-]+:$)", text.partition("\njobs:\n")[2], flags=re.MULTILINE)
-        writing = [job.partition(":")[0] for job in jobs if re.search(r": write\b", job)]
+        writing = [job for job, steps in workflow_steps.jobs(name).items() if re.search(r": write\b", steps)]
         assert writing == (["publish"] if name == "build-matrix.yml" else [])
 
 
@@ -139,3 +223,28 @@ def test_no_expression_is_pasted_into_a_script() -> None:
     for name in NAMES:
         for line in workflow_steps.run_lines(name):
             assert "${{" not in line
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_artefact_holds_the_network_settings_of_a_runner(name: str, tmp_path: Path) -> None:
+    """They may hold the passwords of its proxy and its package indexes."""
+    network = NetworkSettings(proxies={"https_proxy": "http://bob:s3cret@proxy.invalid:3128"})
+    row = load(workflow_steps.ROOT / "matrix.toml").select(["cu121"])[0]
+    composed = compose(row, out=tmp_path / "build", network=network, wheel=None)
+    holding = [path for path in composed.folder.rglob("*") if path.is_file() and "s3cret" in path.read_text("latin-1")]
+    assert holding
+    of_builds = [patterns for patterns in workflow_steps.uploads(name) if patterns[0].startswith("build")]
+    assert of_builds
+    for patterns in of_builds:
+        kept = uploaded(tmp_path, patterns)
+        assert composed.dockerfile in kept
+        assert not kept & set(holding)
+
+
+def uploaded(root: Path, patterns: list[str]) -> set[Path]:
+    """Return the files that `upload-artifact` takes: a pattern stands for all below it too, `!` takes away."""
+    taken: set[Path] = set()
+    for pattern in patterns:
+        matches = {path for found in root.glob(pattern.lstrip("!")) for path in (found, *found.rglob("*"))}
+        taken = taken - matches if pattern.startswith("!") else taken | matches
+    return {path for path in taken if path.is_file()}

@@ -1,13 +1,15 @@
 """Runs the `run:` lines of the workflows off GitHub: as bash, with the sessions of the real noxfile.
 
 Inside a nox session there is no nox, and none should be started: a stand-in called `nox` on PATH loads the noxfile and
-runs the session's own code, only without making it a virtual environment.
+runs the session's own code, only without making it a virtual environment. Beside it lies an `assay`, for the steps that
+call it themselves.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -49,10 +51,29 @@ sessions[name](Session(rest[1:] if rest[:1] == ["--"] else rest))
 
 def run_lines(workflow: str) -> list[str]:
     """Return every `run:` of a workflow, in order, block scalars unindented."""
-    lines = (WORKFLOWS / workflow).read_text(encoding="utf-8").splitlines()
+    return values((WORKFLOWS / workflow).read_text(encoding="utf-8"), "run")
+
+
+def uploads(workflow: str) -> list[list[str]]:
+    """Return the patterns of every artefact that a workflow uploads, in order."""
+    text = (WORKFLOWS / workflow).read_text(encoding="utf-8")
+    steps = [step.partition("\n      - ")[0] for step in text.split("uses: actions/upload-artifact@")[1:]]
+    return [path.splitlines() for step in steps for path in values(step, "path")]
+
+
+def jobs(workflow: str) -> dict[str, str]:
+    """Return the text of every job of a workflow by its name, in order."""
+    text = (WORKFLOWS / workflow).read_text(encoding="utf-8").partition("\njobs:\n")[2]
+    blocks = re.split(r"^  (?=[\w-]+:$)", text, flags=re.MULTILINE)[1:]
+    return {block.partition(":")[0]: block for block in blocks}
+
+
+def values(text: str, key: str) -> list[str]:
+    """Return every value of a key, in order, block scalars unindented."""
+    lines = text.splitlines()
     found: list[str] = []
     for number, line in enumerate(lines):
-        match = re.match(r"( *(?:- )?)run: (.*)", line)
+        match = re.match(rf"( *(?:- )?){key}: (.*)", line)
         if not match:
             continue
         if match[2] != "|":
@@ -68,11 +89,14 @@ def run_lines(workflow: str) -> list[str]:
 
 
 def stand_in(folder: Path, *extra: str) -> Path:
-    """Write a `nox` into a folder for PATH. extra: arguments that every `assay` command of the test needs."""
+    """Write `nox` and `assay` into a folder for PATH. extra: arguments that every `assay` command of the test needs."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "nox"
-    path.write_text(STAND_IN.format(python=sys.executable, noxfile=str(ROOT / "noxfile.py"), extra=list(extra)))
-    path.chmod(0o755)
+    nox = STAND_IN.format(python=sys.executable, noxfile=str(ROOT / "noxfile.py"), extra=list(extra))
+    assay = f'#!/bin/sh\nexec {shlex.join([sys.executable, "-m", "assay"])} "$@" {shlex.join(extra)}\n'
+    for name, content in {"nox": nox, "assay": assay}.items():
+        path = folder / name
+        path.write_text(content)
+        path.chmod(0o755)
     return folder
 
 

@@ -12,12 +12,13 @@ import argparse
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,21 +75,30 @@ def find(name: str) -> dict[str, Any]:
     return table[".".join(name.split(".")[:2])]
 
 
-def download(compiler: dict[str, Any], network: Path, folder: Path) -> Path:
-    """Download the compiler's Debian package and return it. Exits with what is wrong when its hash is another."""
+def download(compiler: dict[str, Any], network: Path, folder: Path, root: Path = Path("/")) -> Path:
+    """Download the compiler's Debian package and return it. Exits with what is wrong when its hash is another.
+
+    root: of the image, whose own apt sources serve where the machine that builds is no Debian.
+    """
     settings = network / "apt" / f"{compiler['suite']}.conf"
-    if not settings.exists():
+    environment = dict(os.environ)
+    if settings.exists():
+        entries = narrowed(settings.with_suffix(".list"), compiler)
+        environment["APT_CONFIG"] = str(settings)
+    else:
+        entries = of_the_image(root, compiler)
+    if not entries:
         sys.exit(
-            f"nvcc {compiler['version']} comes from Debian {compiler['suite']}, and the machine that builds has no "
-            "Debian mirror in its apt sources: add one there, or give this row a wheel with --wheelhouse"
+            f"nvcc {compiler['version']} comes from Debian {compiler['suite']}, and neither the machine that builds "
+            "nor the base has a Debian mirror in its apt sources: add one, or give this row a wheel with --wheelhouse"
         )
-    environment = {**os.environ, "APT_CONFIG": str(settings)}
     # Lists and caches of their own: the image's stay as they are, and nothing is left in the layer.
     for name in ("lists/partial", "archives/partial"):
         (folder / name).mkdir(parents=True)
     sources = folder / "sources.list"
-    sources.write_text(narrowed(settings.with_suffix(".list"), compiler), encoding="utf-8")
+    sources.write_text(entries, encoding="utf-8")
     apt = ["sh", str(network / "run.sh"), "apt-get", "-o", f"Dir::Etc::SourceList={sources}"]
+    apt += ["-o", "Dir::Etc::SourceParts=/dev/null"]
     apt += ["-o", f"Dir::State::Lists={folder}/lists", "-o", f"Dir::Cache={folder}"]
     apt += ["-o", "APT::Sandbox::User=root", "-o", "Acquire::Languages=none"]
     subprocess.run([*apt, "update"], check=True, env=environment)
@@ -109,6 +119,49 @@ def narrowed(sources: Path, compiler: dict[str, Any]) -> str:
         if suite:
             lines.append(f"{before}{suite}{compiler['component']}\n")
     return "".join(lines)
+
+
+def of_the_image(root: Path, compiler: dict[str, Any]) -> str:
+    """Return apt's entries for the compiler's suite from the mirrors that a Debian image itself names, or nothing.
+
+    Another release of the archive lies at the same address. Entries for updates and security are other archives, and
+    so are those that another keyring than Debian's signs.
+    """
+    system = dict(re.findall(r'(?m)^(\w+)="?([^"\n]*)"?$', (root / "etc/os-release").read_text(encoding="utf-8")))
+    own = system.get("VERSION_CODENAME", "")
+    if system.get("ID") != "debian" or not own:
+        return ""
+    found: list[tuple[str, str]] = []
+    for file in [root / "etc/apt/sources.list", *sorted((root / "etc/apt/sources.list.d").glob("*"))]:
+        if file.is_file() and file.suffix in FORMS:
+            found += FORMS[file.suffix](file.read_text(encoding="utf-8"), own)
+    return "".join(
+        f"deb {f'[signed-by={keyring}] ' if keyring else ''}{address} {compiler['suite']} {compiler['component']}\n"
+        for keyring, address in dict.fromkeys(found)
+        if not keyring or "debian-archive-keyring" in keyring
+    )
+
+
+def one_line(text: str, suite: str) -> Iterator[tuple[str, str]]:
+    """Yield keyring and address of a suite's entries in `deb [options] address suite component...`."""
+    entry = re.compile(r"^deb\s+(?:\[(?P<options>[^]]*)\]\s+)?(?P<address>\S+)\s+(?P<suite>\S+)\s", re.MULTILINE)
+    for match in entry.finditer(text):
+        if match["suite"] == suite:
+            keyring = re.search(r"\bsigned-by=(\S+)", match["options"] or "")
+            yield keyring[1] if keyring else "", match["address"]
+
+
+def stanzas(text: str, suite: str) -> Iterator[tuple[str, str]]:
+    """Yield keyring and address of a suite's entries in the form `Types: deb`, `URIs: ...`, `Suites: ...`."""
+    for stanza in re.split(r"\n\s*\n", text):
+        fields = dict(re.findall(r"(?m)^([A-Za-z-]+):[ \t]*(.*)$", stanza))
+        if "deb" in fields.get("Types", "").split() and suite in fields.get("Suites", "").split():
+            for address in fields.get("URIs", "").split():
+                yield fields.get("Signed-By", ""), address
+
+
+FORMS = {".list": one_line, ".sources": stanzas}
+"""Reads apt's sources, by the ending of the file's name."""
 
 
 def made_from(compiler: dict[str, Any]) -> str:

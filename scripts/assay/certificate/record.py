@@ -56,7 +56,8 @@ class Certificate:
         """How to speak of the signature to people: `unsigned`, or the key that it claims."""
         if not self.signed:
             return "unsigned"
-        return "signed by key " + ", ".join(one.keyid[:16] for one in self.envelope.signatures)
+        names = [one.keyid[:16] for one in self.envelope.signatures if one.keyid]
+        return f"signed by key {', '.join(names)}" if names else "signed without naming a key"
 
     def verify(self, *keys: PublicKey) -> PublicKey:
         """Return which of the keys signed it. Raises CertificateError when none did."""

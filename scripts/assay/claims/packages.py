@@ -18,6 +18,7 @@ from typing import IO, Any
 import requests
 
 from assay.errors import IngredientError
+from assay.redact import without_passwords
 
 BLOCK = 1 << 20  # bytes per request; a wheel's directory fits into one
 TIMEOUT_SECONDS = (15.0, 60.0)
@@ -35,7 +36,8 @@ def open_wheel(package: str, version: str) -> zipfile.ZipFile:
         remote = _Remote(url)
         return zipfile.ZipFile(io.BufferedReader(remote, BLOCK))
     except (requests.RequestException, zipfile.BadZipFile, OSError) as error:
-        raise IngredientError(f"cannot read the wheel of {package} {version} in the package index: {error}") from error
+        why = without_passwords(str(error))
+        raise IngredientError(f"cannot read the wheel of {package} {version} in the package index: {why}") from error
 
 
 def wheel_url(package: str, version: str) -> str:
@@ -51,7 +53,7 @@ def wheel_url(package: str, version: str) -> str:
         ]  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        reason = (done.stderr.strip() or "pip said nothing").splitlines()[-1]
+        reason = without_passwords((done.stderr.strip() or "pip said nothing").splitlines()[-1])
         raise IngredientError(f"pip finds no wheel of {package} {version}: {reason}")
     url: str = json.loads(done.stdout)["install"][0]["download_info"]["url"]
     return url

@@ -10,10 +10,12 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from assay import row_record, verdict
 from assay.commands.common import add_matrix_options, read_matrix, report_path
+from assay.compose.context import MACHINE
 from assay.errors import ExitCode, UsageError
 from assay.files import exclusive
 from assay.findings import Level
@@ -79,15 +81,21 @@ def _merge(args: argparse.Namespace) -> tuple[Report, tuple[str, ...]]:
     return report, tuple(row_id for row_id in missing if row_id in wanted)
 
 
+def _settings_of(row_folder: Path) -> Callable[[str, list[str]], set[str]]:
+    """Return what tells `copytree` to leave out a row's network settings, and nothing else of that name."""
+    return lambda folder, names: {MACHINE} & set(names) if Path(folder) == row_folder else set()
+
+
 def _bring(folder: Path, target: Path) -> None:
     """Put a row's folder (certificate, sample, log) where the merged report links it.
 
     Of what lay there before, nothing stays that the row's own folder does not have: it would pass for this verdict's.
+    A machine's network settings stay with the machine: they may hold passwords.
     """
     if not folder.is_dir() or folder.resolve() == target.resolve():
         return
     try:
-        shutil.copytree(folder, target, dirs_exist_ok=True)
+        shutil.copytree(folder, target, dirs_exist_ok=True, ignore=_settings_of(folder))
         for name in ROW_FILES:
             if not (folder / name).is_file():
                 (target / name).unlink(missing_ok=True)

@@ -23,7 +23,8 @@ from assay.wheels import Wheel
 # Folders of the context. The row's folder holds its log, findings and certificate too: `.dockerignore` keeps those out.
 FOLDERS = ("files", "flash-attn", "locks", "network", OWN, "runtime", "toolkit", "wheels")
 
-# Left out of the digest: it says how this machine reaches the network, and no byte of it enters an image.
+# Left out of the digest: it says how this machine reaches the network, and no byte of it enters an image. It may hold
+# passwords, so it leaves the machine no other way either: `assay report --merge` and the workflows pass it over.
 MACHINE = "network"
 
 REQUIREMENTS = "requirements.txt"

@@ -15,7 +15,7 @@ from docker.api import APIClient
 
 from assay.engine.classic import ClassicProgress
 from assay.engine.context import pack
-from assay.engine.events import OnEvent
+from assay.engine.events import Mask, OnEvent
 from assay.engine.progress import Progress
 from assay.engine.steps import UNKNOWN_PART, part_of_line, part_of_step
 from assay.engine.stream import build_stream
@@ -56,8 +56,11 @@ def build(
     cancel: threading.Event | None,
     on_event: OnEvent,
     log: Path,
+    mask: Mask,
 ) -> str:
     """Build `context` and return the image's id (`sha256:...`); every line of the build goes to `log`.
+
+    mask: takes the machine's passwords out of all that the build says, before it is logged, told or raised.
 
     Raises BuildFailed when a step of the Dockerfile fails, IngredientError when a base image cannot be had, EngineError
     for the engine's own trouble, Cancelled when `cancel` is set.
@@ -84,11 +87,13 @@ def build(
         archive.seek(0)
         with build_stream(api, params, archive, cancel) as messages:
             read = _read_buildkit if buildkit else _read_classic
-            return read(messages, dockerfile_text, on_event, log_file)
+            return read(messages, dockerfile_text, on_event, log_file, mask)
 
 
-def _read_buildkit(messages: Iterator[dict[str, Any]], dockerfile_text: str, on_event: OnEvent, log: TextIO) -> str:
-    progress = Progress(on_event, log)
+def _read_buildkit(
+    messages: Iterator[dict[str, Any]], dockerfile_text: str, on_event: OnEvent, log: TextIO, mask: Mask
+) -> str:
+    progress = Progress(on_event, log, mask)
     image = ""
     for message in messages:
         if message.get("id") == TRACE:
@@ -96,10 +101,11 @@ def _read_buildkit(messages: Iterator[dict[str, Any]], dockerfile_text: str, on_
         elif message.get("id") == IMAGE_ID:
             image = message["aux"]["ID"]
         elif "error" in message:
-            log.write(f"ERROR: {message['error']}\n")
+            error = mask(message["error"])
+            log.write(f"ERROR: {error}\n")
             step = progress.failed
             raise failure(
-                message["error"],
+                error,
                 step=step.name if step else "",
                 step_error=step.error if step else "",
                 tail=list(step.tail) if step else [],
@@ -110,19 +116,22 @@ def _read_buildkit(messages: Iterator[dict[str, Any]], dockerfile_text: str, on_
     return image
 
 
-def _read_classic(messages: Iterator[dict[str, Any]], dockerfile_text: str, on_event: OnEvent, log: TextIO) -> str:
-    progress = ClassicProgress(on_event, log)
+def _read_classic(
+    messages: Iterator[dict[str, Any]], dockerfile_text: str, on_event: OnEvent, log: TextIO, mask: Mask
+) -> str:
+    progress = ClassicProgress(on_event, log, mask=mask)
     image = ""
     for message in messages:
         progress.feed(message)
         if "ID" in (message.get("aux") or {}):
             image = message["aux"]["ID"]
         elif "error" in message:
-            progress.finish(message["error"])
+            error = mask(message["error"])
+            progress.finish(error)
             raise failure(
-                message["error"],
+                error,
                 step=progress.step,
-                step_error=message["error"],
+                step_error=error,
                 tail=list(progress.tail),
                 dockerfile_text=dockerfile_text,
             )

@@ -8,8 +8,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, TextIO
 
-from assay.engine.events import BuildEvent, OnEvent, StepStatus
+from assay.engine.events import BuildEvent, Mask, OnEvent, StepStatus
 from assay.engine.progress import TAIL_LINES
+from assay.redact import without_passwords
 
 STEP = re.compile(r"^Step \d+/\d+ : ")
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -21,8 +22,15 @@ OWN_WORDS = re.compile(r"^(\s*---> |Removing intermediate container |Successfull
 class ClassicProgress:
     """The state of one classic build."""
 
-    def __init__(self, on_event: OnEvent, log: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        on_event: OnEvent,
+        log: TextIO,
+        clock: Callable[[], float] = time.monotonic,
+        mask: Mask = without_passwords,
+    ) -> None:
         self._on_event = on_event
+        self._mask = mask
         self._log = log
         self._clock = clock
         self._since = clock()
@@ -50,7 +58,7 @@ class ClassicProgress:
         self.step = self.step if error is not None else ""
 
     def _take(self, line: str) -> None:
-        line = COLOUR.sub("", line)  # the builder paints what a step prints on stderr
+        line = self._mask(COLOUR.sub("", line))  # the builder paints what a step prints on stderr
         self._log.write(line + "\n")
         self._log.flush()
         if STEP.match(line):

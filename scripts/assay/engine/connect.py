@@ -15,8 +15,9 @@ from docker.api import APIClient
 from assay.engine import build as builds
 from assay.engine import containers, find, gpu, gpu_facts, images, owner
 from assay.engine.containers import GIB, ContainerResult, Mount
-from assay.engine.events import OnEvent, Say, say_on_stderr
+from assay.engine.events import Mask, OnEvent, Say, say_on_stderr
 from assay.engine.gpu import GpuAccess, HostGpu
+from assay.redact import without_passwords
 
 
 class Engine:
@@ -85,8 +86,9 @@ class Engine:
         cancel: threading.Event | None = None,
         on_event: OnEvent = lambda event: None,
         log: Path,
+        mask: Mask = without_passwords,
     ) -> str:
-        """Build a context folder and return the image's id. See `build.build` for the errors."""
+        """Build a context folder and return the image's id. See `build.build` for the arguments and the errors."""
         return builds.build(
             self.api,
             context,
@@ -101,6 +103,7 @@ class Engine:
             cancel=cancel,
             on_event=on_event,
             log=log,
+            mask=mask,
         )
 
     def run(

@@ -174,6 +174,8 @@ def _container(
             working_dir=working_dir,
             user=user,
             labels={LABEL: owner()},
+            # The SDK would hand the proxies of this user's Docker settings, passwords and all, to the image under test.
+            use_config_proxy=False,
             **options,
         )["Id"]
     except ImageNotFound as error:

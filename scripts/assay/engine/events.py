@@ -32,6 +32,8 @@ class BuildEvent:
 
 OnEvent = Callable[[BuildEvent], None]
 Say = Callable[[str], None]
+Mask = Callable[[str], str]
+"""Takes passwords out of what a build step printed, before anybody sees it or it is kept."""
 
 
 def say_on_stderr(line: str) -> None:

@@ -130,7 +130,7 @@ def copy_out(api: APIClient, image: str, path: str, to: Path) -> None:
     """
     try:
         # `/` is never run: the container is only created, which needs some command where the image names none.
-        container = api.create_container(image, command=["/"], labels={LABEL: owner()})["Id"]
+        container = api.create_container(image, command=["/"], labels={LABEL: owner()}, use_config_proxy=False)["Id"]
     except ImageNotFound as error:
         raise IngredientError(f"image {image} is not in the engine") from error
     except (requests.RequestException, DockerException) as error:

@@ -22,6 +22,7 @@ from assay.engine import bridge, leftovers
 from assay.engine.events import Say, say_on_stderr
 from assay.errors import EngineError
 from assay.paths import state_dir
+from assay.redact import without_passwords
 
 PACKAGE = "docker.io"
 START_TIMEOUT_SECONDS = 120.0
@@ -94,7 +95,7 @@ def install(say: Say) -> bool:
     ):
         answer = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
         if answer.returncode != 0:
-            said = "\n".join((answer.stdout + answer.stderr).splitlines()[-LOG_LINES_SHOWN:])
+            said = without_passwords("\n".join((answer.stdout + answer.stderr).splitlines()[-LOG_LINES_SHOWN:]))
             raise EngineError(f"`{' '.join(command)}` failed, so there is no Docker engine:\n{said}")
     return True
 

@@ -7,8 +7,9 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TextIO
 
-from assay.engine.events import BuildEvent, OnEvent, StepStatus
+from assay.engine.events import BuildEvent, Mask, OnEvent, StepStatus
 from assay.engine.trace import Trace, Vertex, VertexLog, VertexStatus
+from assay.redact import without_passwords
 
 # Enough for a Python traceback with the compiler's words above it; the log file has everything.
 TAIL_LINES = 200
@@ -32,8 +33,9 @@ class Step:
 class Progress:
     """The state of one BuildKit build. Not thread-safe: one build feeds it from one thread."""
 
-    def __init__(self, on_event: OnEvent, log: TextIO) -> None:
+    def __init__(self, on_event: OnEvent, log: TextIO, mask: Mask = without_passwords) -> None:
         self._on_event = on_event
+        self._mask = mask
         self._log = log
         self._steps: dict[str, Step] = {}
 
@@ -104,9 +106,9 @@ class Progress:
         for rest in step.unfinished.values():
             self._line(step, rest, seconds)
         step.unfinished.clear()
-        step.error = vertex.error
-        if vertex.error:
-            self._write(step, f"ERROR: {vertex.error}")
+        step.error = self._mask(vertex.error)
+        if step.error:
+            self._write(step, f"ERROR: {step.error}")
             self._tell(step, "error", seconds=seconds)
         elif vertex.cached:
             self._write(step, "CACHED")
@@ -116,7 +118,7 @@ class Progress:
             self._tell(step, "done", seconds=seconds)
 
     def _line(self, step: Step, raw: bytes, seconds: float) -> None:
-        line = raw.decode("utf-8", "replace")
+        line = self._mask(raw.decode("utf-8", "replace"))
         step.tail.append(line)
         self._write(step, f"{seconds:.3f} {line}")
         self._tell(step, "progress", seconds=seconds, line=line)

@@ -15,6 +15,7 @@ from assay.matrix.draft import Draft
 from assay.matrix.locate import TomlPath
 from assay.matrix.rule import Context, Problem, Rule
 from assay.matrix.schema import HINTS, ID, RowFields
+from assay.redact import has_userinfo
 from assay.suggest import perhaps
 
 # The parts of an image whose building can fail, in the order in which they are stacked.
@@ -87,6 +88,12 @@ def _flash_attn(draft: Draft, row: RowFields, context: Context) -> Iterator[Prob
     if (wheel.url is None) != (wheel.sha256 is None):
         absent = "sha256" if wheel.sha256 is None else "url"
         yield ("flash-attn",), f"flash-attn.{absent} is missing: a wheel is named by its url and its sha256 together"
+    elif wheel.url is not None and has_userinfo(wheel.url):
+        yield (
+            ("flash-attn", "url"),
+            "flash-attn.url holds a user, password or token, and certificates would publish it: leave it out of the "
+            "address and put it into ~/.netrc, or fetch the wheel into a --wheelhouse",
+        )
     elif wheel.source == "release" and wheel.url is None:
         yield ("flash-attn", "source"), 'flash-attn.source = "release" needs flash-attn.url and flash-attn.sha256'
 

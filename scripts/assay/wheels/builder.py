@@ -58,6 +58,7 @@ def build(
         cancel=cancel,
         on_event=on_event,
         log=out / row.id / "flash-attn.log",
+        mask=network.masked,
     )
     store.root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=store.root, prefix=".extract.") as scratch:

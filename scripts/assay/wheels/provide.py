@@ -96,6 +96,23 @@ def lookup(row: Row, *, wheelhouses: Sequence[Path]) -> Wheel | None:
     return None
 
 
+def made_for(row: Row, folders: Sequence[Path]) -> Wheel | None:
+    """Return the wheel in these folders that was made by exactly the row's recipe, as the record beside it says.
+
+    That is what a compile of the row would give, whichever machine did it.
+    """
+    key = _recipe_key(row)
+    found = choose(folders, target(row), key).wheel if key else None
+    return found if found is not None and found.record.get("key") == key else None
+
+
+def _recipe_key(row: Row) -> str | None:
+    try:
+        return lean.recipe(row).key()
+    except IngredientError:
+        return None  # a row that cannot be compiled: no wheel can have been made by its recipe
+
+
 def target(row: Row) -> Target:
     """Return what a wheel of this row must fit.
 
@@ -103,7 +120,7 @@ def target(row: Row) -> Target:
     """
     python = f"cp{row.python.replace('.', '')}"
     if row.torch == "base":
-        return Target(python=python, flash_attn=row.flash_attn)
+        return Target(python=python, flash_attn=row.flash_attn, base=row.base)
     build = releases.load().torch(row.torch)
     return Target(
         python=python,
@@ -145,7 +162,7 @@ def _first(request: Request) -> Wheel | None:
 
 
 def _from_wheelhouse(request: Request) -> Answer:
-    choice: Choice = choose(request.wheelhouses, target(request.row))
+    choice: Choice = choose(request.wheelhouses, target(request.row), _recipe_key(request.row))
     if choice.wheel is None and not choice.passed_over:
         where = ", ".join(str(folder) for folder in request.wheelhouses) or "no folder was given with --wheelhouse"
         return None, (f"wheelhouse: no flash-attn wheel there ({where})",)
@@ -183,10 +200,10 @@ def _from_release(request: Request) -> Answer:
 
 
 def _from_compile(request: Request) -> Answer:
-    """Return the wheel of the row's recipe, built in the engine unless it was built before."""
+    """Return the wheel of the row's recipe, built in the engine unless it was built before, here or elsewhere."""
     recipe = lean.recipe(request.row)
     key = recipe.key()
-    kept = request.store.get(key, source=recipe.source)
+    kept = made_for(request.row, request.wheelhouses) or request.store.get(key, source=recipe.source)
     if kept is not None or request.engine is None or request.network is None:
         return kept, ()
     from assay.wheels import builder  # only here: compose imports the wheel's type from this package

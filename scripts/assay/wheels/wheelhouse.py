@@ -30,7 +30,7 @@ class Target:
 
     python: tag of the interpreter, `cp311`. flash_attn: version, kernels and archs that the row asks for.
     torch: full version, `2.4.0+cu121`. cuda_major, cxx11_abi: of that torch; None when the base image brings torch and
-        nobody has looked at it, and then they decide nothing.
+        nobody has looked at it, and then they decide nothing. base: that image, where it brings torch.
     """
 
     python: str
@@ -38,6 +38,7 @@ class Target:
     torch: str | None = None
     cuda_major: int | None = None
     cxx11_abi: bool | None = None
+    base: str | None = None
 
 
 def wanted_kernels(flash_attn: FlashAttn) -> frozenset[Kernel]:
@@ -89,9 +90,12 @@ def _wrong_abi(wheel: Wheel, target: Target) -> str | None:
 def _wrong_torch(wheel: Wheel, target: Target) -> str | None:
     # The symbols cannot tell one torch release from the next with the same ABI, so only a wheel that says what it was
     # compiled against is judged by it: its record, or the `torch2.4` in a release wheel's local version.
-    if target.torch is None:
-        return None
     recorded = wheel.record.get("torch")
+    if target.torch is None:
+        made_on = wheel.record.get("base")
+        if recorded != "base" or target.base is None or made_on == target.base:
+            return None
+        return f"was compiled against the torch of {made_on}, not of {target.base}"
     if recorded is not None:
         return None if recorded == target.torch else f"was compiled against torch {recorded}, not {target.torch}"
     _, named, rest = wheel.local_version.partition("torch")
@@ -144,13 +148,16 @@ class Choice:
     passed_over: tuple[str, ...]
 
 
-def choose(folders: Sequence[Path], target: Target) -> Choice:
+def choose(folders: Sequence[Path], target: Target, key: str | None = None) -> Choice:
     """Choose the first wheel that fits, from the folders in their order, by name within a folder.
 
+    key: of the row's recipe: a wheel that was made by just that, as its record says, goes before all others. Where two
+    rows bring their own torch, nothing in the wheels themselves tells which is whose.
     A damaged or unreadable wheel is passed over like one that does not fit. Raises IngredientError for a folder that is
     not there: whoever names a wheelhouse wants it used.
     """
     passed_over: list[str] = []
+    first: Wheel | None = None
     for folder in folders:
         if not folder.is_dir():
             raise IngredientError(f"{folder}: no such wheelhouse folder; make it, or name another with --wheelhouse")
@@ -161,10 +168,13 @@ def choose(folders: Sequence[Path], target: Target) -> Choice:
                 passed_over.append(str(error))
                 continue
             reasons = misfits(wheel, target)
-            if not reasons:
+            if reasons:
+                passed_over.append(f"{path.name}: {'; '.join(reasons)}")
+            elif key is None or wheel.record.get("key") == key:
                 return Choice(wheel=wheel, passed_over=tuple(passed_over))
-            passed_over.append(f"{path.name}: {'; '.join(reasons)}")
-    return Choice(wheel=None, passed_over=tuple(passed_over))
+            else:
+                first = first or wheel
+    return Choice(wheel=first, passed_over=tuple(passed_over))
 
 
 class Store:
