@@ -84,9 +84,12 @@ def recipe() -> str:
     return hashlib.sha256(said.encode()).hexdigest()
 
 
-def ensure(engine: Engine, ref: str, network: NetworkSettings, on_event: OnEvent) -> BaseImage:
+def ensure(
+    engine: Engine, ref: str, network: NetworkSettings, on_event: OnEvent, *, installs_torch: bool = True
+) -> BaseImage:
     """Return the base image of a row; the engine holds it afterwards.
 
+    installs_torch: False for a row whose base brings torch: nothing is made on another base for it.
     Raises IngredientError, with what to do, when it can neither be made nor pulled; EngineError when the engine fails.
     """
 
@@ -97,7 +100,7 @@ def ensure(engine: Engine, ref: str, network: NetworkSettings, on_event: OnEvent
     with _ONE_AT_A_TIME:
         if ref in BOOTSTRAPPED:
             return _debian(engine, ref, network, say)
-        if engine.supports_copy_link:
+        if installs_torch and engine.supports_copy_link:
             # Layers that rows on different bases share are made on the default one.
             _debian(engine, DEFAULT, network, say)
         return _held_or_pulled(engine, ref, say)

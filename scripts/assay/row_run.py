@@ -108,7 +108,13 @@ def _judge(row: Row, around: Surroundings) -> RowReport:
 
     started, clock = datetime.now(timezone.utc), time.monotonic()
     around.view.phase(row.id, "base", row.base)
-    base_image = base.ensure(around.engine, row.base, around.network, on_event=follow_build(around.view, row.id))
+    base_image = base.ensure(
+        around.engine,
+        row.base,
+        around.network,
+        on_event=follow_build(around.view, row.id),
+        installs_torch=row.torch != "base",
+    )
     try:
         wheel, composed, image_id = _build(row, wheel, composed, around)
     except BuildFailed as failure:

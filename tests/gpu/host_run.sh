@@ -76,7 +76,7 @@ start_engine() {
     # The engine alone gets the bundled libraries: containers and Python do not.
     LD_LIBRARY_PATH=$engine/lib PATH=$engine/bin:$PATH setsid dockerd --data-root "$engine/data" \
       --exec-root "$engine/exec" --host "$DOCKER_HOST" --pidfile "$engine/pid" --iptables=false --ip6tables=false \
-      --bridge=none "${options[@]}" >"$engine/log" 2>&1 </dev/null &
+      --bridge=none --userland-proxy=false "${options[@]}" >"$engine/log" 2>&1 </dev/null &
     for _ in $(seq 120); do grep -q 'API listen' "$engine/log" 2>/dev/null && break; sleep 0.5; done
   fi
   curl -fsS --unix-socket "$engine/docker.sock" http://engine/version | python3 -c '

@@ -117,6 +117,20 @@ def test_linked_layers_are_made_on_the_default_base() -> None:
     assert engine.names[base.reference(base.DEFAULT)].id == "sha256:pulled"
 
 
+def test_a_base_that_brings_torch_needs_no_other_base() -> None:
+    """A GPU host without a registry has none."""
+    engine = InMemoryEngine({"gpu-host:base": image("sha256:host")}, supports_copy_link=True)
+    found = base.ensure(
+        engine,  # type: ignore[arg-type]
+        "gpu-host:base",
+        NOWHERE,
+        on_event=lambda event: None,
+        installs_torch=False,
+    )
+    assert found.id == "sha256:host"
+    assert set(engine.names) == {"gpu-host:base"}
+
+
 def test_without_mmdebstrap_and_root_the_command_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
     monkeypatch.setattr("os.geteuid", lambda: 1000)

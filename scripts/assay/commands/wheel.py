@@ -125,7 +125,7 @@ class Makers:
         """Fetch or build the row's wheel. The log of a build is kept beside the wheels."""
         follow = follow_build(self.view, row.id)
         if row.flash_attn.source not in wheels.READY_MADE:
-            base.ensure(engine, row.base, self.network, on_event=follow)
+            base.ensure(engine, row.base, self.network, on_event=follow, installs_torch=row.torch != "base")
         with tempfile.TemporaryDirectory(prefix="assay-wheel.") as scratch:
             try:
                 made = wheels.provide(
