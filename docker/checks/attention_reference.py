@@ -81,10 +81,10 @@ class Accuracy:
     def __str__(self) -> str:
         if not self.finite:
             return f"{self.what}: inf or nan in the output"
-        return (
-            f"{self.what}: error {self.error:.2g} (limit {self.limit:.2g}, PyTorch {self.baseline:.2g}), "
-            f"scale {self.slope:.5f} (limit 1 +- {self.slope_limit:.2g})"
-        )
+        error = f"{self.what}: error {self.error:.2g} (limit {self.limit:.2g}, PyTorch {self.baseline:.2g})"
+        if math.isinf(self.slope_limit):  # gradients have no such limit
+            return error
+        return f"{error}, scale {self.slope:.5f} (limit 1 +- {self.slope_limit:.2g})"
 
 
 def attention(q: Any, k: Any, v: Any, *, causal: bool, dtype: Any) -> Any:

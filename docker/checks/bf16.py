@@ -30,7 +30,8 @@ MAX_SHARE = 1.25
 
 # A GPU that nobody uses is 0 % busy; a display or a monitor's own queries make it a few.
 FREE_PERCENT = 10
-# Below this share of its highest clock a GPU cannot be held to its limit, which leaves it half its usual speed.
+# Below this share of its highest clock a GPU cannot be held to its limit, which leaves it half its usual speed. An H100
+# at this work ran at 1905 to 1935 of 1980 MHz.
 FULL_CLOCK = 0.6
 
 

@@ -73,8 +73,11 @@ class Nvml:
 
 @contextmanager
 def nvml() -> Iterator[Nvml]:
-    """Yield NVML. Raises OSError without its library, DriverError when it refuses."""
-    library = ctypes.CDLL(NVML)
+    """Yield NVML: the host's own file where it was mounted as one, whatever library of that name the image brings.
+
+    Raises OSError without the library, DriverError when it refuses.
+    """
+    library = ctypes.CDLL(mounted(NVML) or NVML)
     library.nvmlErrorString.restype = ctypes.c_char_p
     opened = Nvml(library)
     opened.call("nvmlInit_v2")
@@ -204,7 +207,21 @@ def loaded_libcuda(maps: str = "/proc/self/maps") -> str | None:
 
 def is_of_the_image(path: str, mountinfo: str = "/proc/self/mountinfo") -> bool:
     """Say whether a file lies in the container's own root file system, and is not one that the host mounted into it."""
-    lines = Path(mountinfo).read_text(encoding="utf-8", errors="surrogateescape").splitlines()
-    points = (line.split()[4] for line in lines)
     real = os.path.realpath(path)
+    points = mount_points(mountinfo)
     return max((point for point in points if f"{real}/".startswith(f"{point.rstrip('/')}/")), key=len) == "/"
+
+
+def mounted(library: str, mountinfo: str = "/proc/self/mountinfo") -> str | None:
+    """Return where a library (`libnvidia-ml.so.1`, or with the driver's full version) was mounted as a file of its own.
+
+    NVIDIA's runtime and CDI mount the driver's files one by one; None where a whole folder was mounted.
+    """
+    stem = library.rpartition(".")[0]
+    return next((point for point in mount_points(mountinfo) if Path(point).name.startswith(f"{stem}.")), None)
+
+
+def mount_points(mountinfo: str) -> list[str]:
+    """Return where this process's file systems and files are mounted (proc(5), fifth field)."""
+    lines = Path(mountinfo).read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    return [line.split()[4] for line in lines]

@@ -101,6 +101,23 @@ def test_an_image_whose_own_libcuda_is_only_hidden_by_the_drivers_folder_is_foun
     assert gpu.shadowed_driver(None) is None
 
 
+def test_the_hosts_nvml_is_asked_and_not_a_stub_of_the_images(tmp_path, monkeypatch):
+    """CUDA's stubs include one of NVML: the image's ld.so.cache may name that before what the host mounted."""
+    mountinfo = tmp_path / "mountinfo"
+    folder = "/usr/lib/x86_64-linux-gnu"
+    mountinfo.write_text(
+        "22 1 0:20 / / ro - overlay overlay rw\n"
+        f"23 22 0:21 /x {folder}/libnvidia-ml-other.so.1 ro - ext4 /dev/vda rw\n"
+        f"24 22 0:21 /y {folder}/libnvidia-ml.so.580.159.04 ro - ext4 /dev/vda rw\n"
+    )
+    assert nvidia.mounted("libnvidia-ml.so.1", str(mountinfo)) == f"{folder}/libnvidia-ml.so.580.159.04"
+    assert nvidia.mounted("libcuda.so.1", str(mountinfo)) is None
+    host = compile_library(tmp_path / "host", "libnvidia-ml.so.1", NVML)
+    monkeypatch.setattr(nvidia, "NVML", "libnvidia-ml.so.1")
+    monkeypatch.setattr(nvidia, "mounted", lambda library: str(host / library))
+    assert nvidia.versions()["driver"] == "535.54.03"
+
+
 @pytest.mark.parametrize(
     ("path", "own"),
     [
