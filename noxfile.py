@@ -107,6 +107,6 @@ def benchmark(session: nox.Session) -> None:
 
 @nox.session
 def lock(session: nox.Session) -> None:
-    """Write the hash-pinned requirement files that are named (`-- publish`), or all. See `python -m assay.locks --help`."""
+    """Write the hash-pinned requirement files that are named (`-- publish`), or all; `-- --help` tells more."""
     session.install("-q", "-e", ".", "uv")
     session.run("python", "-m", "assay.locks", *session.posargs)

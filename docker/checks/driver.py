@@ -30,7 +30,8 @@ def driver_version(expect: Expect) -> Answer:
         return Answer("error", "NVML answers", "it does not", str(error))
     required = f"driver >= {driver['minimum']}, the minimum for CUDA {release}; {driver['shipped']} shipped with it"
     support = driver_support(found["driver"], shipped=driver["shipped"], minimum=driver["minimum"])
-    measured = f"driver {found['driver']} (CUDA {found['cuda']}): {SUPPORT[support]}"
+    serves = f" (CUDA {found['cuda']})" if found["cuda"] else ""
+    measured = f"driver {found['driver']}{serves}: {SUPPORT[support]}"
     answer = failed if support == "too-old" else passed
     return answer(required, measured, support=support, **found)
 

@@ -88,15 +88,19 @@ def nvml() -> Iterator[Nvml]:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of the driver and of the newest CUDA that it serves.
+    """Return the versions of the driver (`driver`) and of the newest CUDA that it serves (`cuda`).
 
+    The second is empty where NVML cannot tell: it asks the libcuda that the loader finds, which may be the image's own.
     Raises OSError without NVML's library, DriverError when NVML refuses.
     """
     with nvml() as library:
         text = ctypes.create_string_buffer(96)
         library.call("nvmlSystemGetDriverVersion", text, ctypes.c_uint(len(text)))
         cuda = ctypes.c_int()
-        library.call("nvmlSystemGetCudaDriverVersion_v2", ctypes.byref(cuda))
+        try:
+            library.call("nvmlSystemGetCudaDriverVersion_v2", ctypes.byref(cuda))
+        except DriverError:
+            return {"driver": text.value.decode(), "cuda": ""}
     return {"driver": text.value.decode(), "cuda": f"{cuda.value // 1000}.{cuda.value % 1000 // 10}"}
 
 

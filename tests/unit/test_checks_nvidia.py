@@ -62,6 +62,14 @@ def test_nvml_is_asked_by_its_own_calls(tmp_path, monkeypatch):
         nvidia.utilization("GPU-2")
 
 
+def test_the_drivers_version_is_told_without_a_libcuda_that_works(tmp_path, monkeypatch):
+    """NVML asks whatever libcuda the loader finds for CUDA's version: a stub fails it with 999, as on a real GPU."""
+    stub = NVML.replace("{ *version = 12020; return 0; }", "{ return 999; }")
+    folder = compile_library(tmp_path / "nvml", "libnvidia-ml.so.1", stub)
+    monkeypatch.setattr(nvidia, "NVML", str(folder / "libnvidia-ml.so.1"))
+    assert nvidia.versions() == {"driver": "535.54.03", "cuda": ""}
+
+
 def test_a_driver_without_a_function_says_so(tmp_path, monkeypatch):
     old = NVML.replace("nvmlDeviceGetCurrentClocksThrottleReasons", "nvmlSomethingElse")
     folder = compile_library(tmp_path / "nvml", "libnvidia-ml.so.1", old)
