@@ -36,6 +36,22 @@ def test_a_certificate_of_today_may_be_published():
     assert objection_to(samples.evidence(samples.row(), IMAGE)) == ""
 
 
+@pytest.mark.parametrize("asked", Level)
+@pytest.mark.parametrize("made", Level)
+def test_each_row_asks_for_its_own_level_unless_publishing_asks_for_another(made: Level, asked: Level):
+    """A row may ask for more than [publish] does: a certificate of level image must not publish it."""
+    row = samples.row(required_level=asked)
+    candidate = Candidate(row=row, certificate=make_certificate(samples.evidence(row, IMAGE, level=made)))
+
+    def why(level: Level | None) -> str:
+        return objection(candidate, lambda name: name, policy(level=level))
+
+    short = "it is certified at level image, the matrix asks for gpu"
+    assert why(None) == (short if (made, asked) == (Level.IMAGE, Level.GPU) else "")
+    assert why(Level.IMAGE) == ""
+    assert why(Level.GPU) == (short if made is Level.IMAGE else "")
+
+
 def test_level_gpu_asks_for_a_gpu_that_the_row_is_for():
     evidence = samples.evidence(samples.row(), IMAGE, level=Level.GPU)
     assert objection_to(evidence, level=Level.GPU) == ""

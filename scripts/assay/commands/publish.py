@@ -1,8 +1,8 @@
 """Push certified images to a registry, with certificate, SBOM, provenance and signature; set their tags last.
 
-Refused, with nothing published: a row that is not certified at the level that the matrix asks for ([publish] level),
-whose certificate does not verify, or whose image changed since. Rows that the matrix expects to be rejected are left
-out.
+Refused, with nothing published: a row that is not certified at the level that the matrix asks for ([publish] level, or
+the row's own required-level), whose certificate does not verify, or whose image changed since. Rows that the matrix
+expects to be rejected are left out.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_registry(parser)
     add_allow_http(parser)
     add_signing_key(parser)
-    parser.add_argument("--level", choices=("image", "gpu"), help="level to ask for in place of the matrix's own")
+    parser.add_argument(
+        "--level", choices=("image", "gpu"), help="level to ask of every row, in place of the matrix's own"
+    )
     parser.add_argument(
         "--accept-unsigned",
         action="store_true",
@@ -53,7 +55,7 @@ def run(args: argparse.Namespace) -> ExitCode:
     if key is None:
         say("no key: certificates are published UNSIGNED")
     policy = Policy(
-        level=Level(args.level) if args.level else matrix.publish.level,
+        level=Level(args.level) if args.level else None,
         key=key.public if key else None,
         accept_unsigned=args.accept_unsigned,
         checks_digest=checks.digest(),

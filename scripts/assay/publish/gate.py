@@ -21,18 +21,22 @@ ImageId = Callable[[str], str | None]
 class Policy:
     """What a certificate must be to be published.
 
-    level: that it must have been made at, at least. key: the public half of the key that publishing signs with, None
-    for unsigned publishing. accept_unsigned: with a key, take unsigned certificates too and vouch for them with the
-    key. checks_digest, releases_digest: of the checks and the releases table as they are now. required: ids of the
-    checks that a row must pass at a level, by those.
+    level: that it must have been made at, at least; None for what each row asks for. key: the public half of the key
+    that publishing signs with, None for unsigned publishing. accept_unsigned: with a key, take unsigned certificates
+    too and vouch for them with the key. checks_digest, releases_digest: of the checks and the releases table as they
+    are now. required: ids of the checks that a row must pass at a level, by those.
     """
 
-    level: Level
+    level: Level | None
     key: PublicKey | None
     checks_digest: str
     releases_digest: str
     required: Callable[[Row, Level], Collection[str]]
     accept_unsigned: bool = False
+
+    def level_of(self, row: Row) -> Level:
+        """Return the level that a row's certificate must have been made at, at least."""
+        return self.level or row.required_level
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,15 +152,16 @@ def _row(candidate: Candidate, policy: Policy) -> str:
 
 def _level(candidate: Candidate, policy: Policy) -> str:
     evidence = candidate.evidence
-    if policy.level is Level.IMAGE or evidence.level is Level.GPU:
+    asked = policy.level_of(candidate.row)
+    if asked is Level.IMAGE or evidence.level is Level.GPU:
         return ""
-    return f"it is certified at level {evidence.level.value}, the matrix asks for {policy.level.value}"
+    return f"it is certified at level {evidence.level.value}, the matrix asks for {asked.value}"
 
 
 def _gpu(candidate: Candidate, policy: Policy) -> str:
     """Ask for a GPU that the row promises: one of another kind runs other machine code, which proves nothing of it."""
     evidence = candidate.evidence
-    if policy.level is not Level.GPU or evidence.level is not Level.GPU:
+    if policy.level_of(candidate.row) is not Level.GPU or evidence.level is not Level.GPU:
         return ""
     if any(finding.check == "gpu.matches-row" and finding.data.get("of_row") for finding in evidence.findings):
         return ""
@@ -191,7 +196,7 @@ def _checks(candidate: Candidate, policy: Policy) -> str:
 def _findings(candidate: Candidate, policy: Policy) -> str:
     """Ask the findings themselves: the verdict in a certificate is only as good as what it stands on."""
     evidence = candidate.evidence
-    required = set(evidence.required) | set(policy.required(candidate.row, policy.level))
+    required = set(evidence.required) | set(policy.required(candidate.row, policy.level_of(candidate.row)))
     passed = {finding.check for finding in evidence.findings if finding.status is Status.PASSED}
     missing = sorted(required - passed)
     if missing or not evidence.required:
