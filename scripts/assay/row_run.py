@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -21,48 +19,20 @@ from assay.certificate import (
     row_json,
     store,
 )
-from assay.compose import Composed, compose, context
+from assay.compose import Composed
 from assay.compose.variables import WHEEL_LABEL
-from assay.engine import Engine, GpuAccess
 from assay.engine.images import Image
 from assay.errors import AssayError, BuildFailed, CertificateError, IngredientError
 from assay.files import write_atomically, write_json
-from assay.findings import Finding, Level
-from assay.keys import SigningKey
+from assay.findings import Finding
 from assay.matrix.row import Row
-from assay.network import NetworkSettings
-from assay.progress import View, follow_build
-from assay.releases import Releases
+from assay.progress import follow_build
 from assay.report import RowReport
 from assay.report.words import outcome
+from assay.row_build import build, compose_row, image_tag, provide
+from assay.surroundings import Surroundings
 from assay.verdict import Verdict, judge
 from assay.wheels import Wheel
-
-COMPOSED_LABEL = "io.assay.composed"
-"""The image's own word for the Dockerfile and context that it was built from: their digest."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Surroundings:
-    """What all rows of a run share: the engine, the machine's network, where things go, who watches.
-
-    folder: of the matrix file; a row's `files` are found from there.
-    checks_digest: of the checks as this process loaded them, before any row.
-    """
-
-    engine: Engine
-    network: NetworkSettings
-    releases: Releases
-    checks_digest: str
-    folder: Path
-    out: Path
-    level: Level
-    gpu: GpuAccess | None
-    wheelhouses: tuple[Path, ...]
-    fresh: bool
-    key: SigningKey | None
-    view: View
-    cancel: threading.Event
 
 
 def judge_row(row: Row, around: Surroundings) -> RowReport:
@@ -99,8 +69,8 @@ def _guarded(row: Row, around: Surroundings, work: Callable[[], RowReport]) -> R
 def _judge(row: Row, around: Surroundings) -> RowReport:
     wheel = wheels.lookup(row, wheelhouses=around.wheelhouses)
     if wheel is None and row.flash_attn.source in wheels.READY_MADE:
-        wheel = _provide(row, around)  # a Dockerfile can only be composed around it
-    composed = _compose(row, wheel, around)
+        wheel = provide(row, around)  # a Dockerfile can only be composed around it
+    composed = compose_row(row, wheel, around)
     cached = None if around.fresh else _recorded(row, composed, wheel, around)
     if cached:
         return cached
@@ -116,7 +86,7 @@ def _judge(row: Row, around: Surroundings) -> RowReport:
         installs_torch=row.torch != "base",
     )
     try:
-        wheel, composed, image_id = _build(row, wheel, composed, around)
+        wheel, composed, image_id = build(row, wheel, composed, around)
     except BuildFailed as failure:
         finding = row_record.build_finding(failure, time.monotonic() - clock)
         write_json(around.out / row.id / "findings.json", [finding.to_json()])
@@ -181,48 +151,6 @@ def _wheel_inside(image: Image, wheel: Wheel | None) -> Wheel | None:
     return wheel if wheel and image.labels.get(WHEEL_LABEL) == wheel.sha256 else None
 
 
-def _build(
-    row: Row, wheel: Wheel | None, composed: Composed, around: Surroundings
-) -> tuple[Wheel | None, Composed, str]:
-    """Return the wheel, the composition and the id of the built image."""
-    if wheel is None:
-        wheel = _provide(row, around)
-        if wheel is not None:
-            composed = _compose(row, wheel, around)
-    around.view.phase(row.id, "build")
-    image_id = around.engine.build(
-        composed.folder,
-        dockerfile=composed.dockerfile.name,
-        tag=image_tag(row),
-        labels={**composed.labels, COMPOSED_LABEL: composed.digest},
-        build_args=composed.build_args,
-        network="host",
-        cancel=around.cancel,
-        on_event=follow_build(around.view, row.id),
-        log=around.out / row.id / "build.log",
-        mask=around.network.masked,
-    )
-    if context.digest(composed.folder) != composed.digest:
-        raise IngredientError(
-            f"{composed.folder} changed while its image was being built, so nobody knows what went into it: run again"
-        )
-    return wheel, composed, image_id
-
-
-def _provide(row: Row, around: Surroundings) -> Wheel | None:
-    """Fetch or build the row's wheel."""
-    around.view.phase(row.id, "wheel", f"flash-attn {row.flash_attn.version}")
-    return wheels.provide(
-        row,
-        engine=around.engine,
-        wheelhouses=around.wheelhouses,
-        network=around.network,
-        out=around.out,
-        on_event=follow_build(around.view, row.id),
-        cancel=around.cancel,
-    )
-
-
 def run_checks(row: Row, image: str, wheel: Wheel | None, around: Surroundings) -> list[Finding]:
     """Run the row's checks in the image and write `findings.json`; the first picture goes to `sample.png`."""
     around.view.phase(row.id, "checks")
@@ -243,23 +171,6 @@ def run_checks(row: Row, image: str, wheel: Wheel | None, around: Surroundings) 
         raise AssayError("the checks were edited during the run, so nobody knows which of them answered: run again")
     write_json(around.out / row.id / "findings.json", [finding.to_json() for finding in findings])
     return findings
-
-
-def image_tag(row: Row) -> str:
-    """Return the name that a row's image has in the engine."""
-    return f"assay/{row.id}:latest"
-
-
-def _compose(row: Row, wheel: Wheel | None, around: Surroundings) -> Composed:
-    return compose(
-        row,
-        out=around.out,
-        network=around.network,
-        wheel=wheel,
-        frontend="buildkit" if around.engine.buildkit else "classic",
-        link=around.engine.supports_copy_link,
-        files_from=around.folder,
-    )
 
 
 def _recorded(row: Row, composed: Composed, wheel: Wheel | None, around: Surroundings) -> RowReport | None:

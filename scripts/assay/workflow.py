@@ -26,7 +26,8 @@ from assay.releases import Releases
 from assay.releases.arch import runs_on
 from assay.report import Report, RowReport, write
 from assay.row_record import inconclusive
-from assay.row_run import Surroundings, check_row, judge_row
+from assay.row_run import check_row, judge_row
+from assay.surroundings import Surroundings
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from assay.errors import ExitCode, IngredientError
 from assay.findings import Level
 from assay.matrix.row import Row
 from assay.report import RowReport, read, write
-from assay.row_run import Surroundings
+from assay.surroundings import Surroundings
 
 MATRIX = '[[row]]\nid = "cu121"\nexpect = "certify"\n'
 CHECK = ["check", "somebodys/image:tag", "--row", "cu121"]

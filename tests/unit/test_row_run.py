@@ -23,7 +23,8 @@ from assay.findings import Level
 from assay.matrix.row import FlashAttn, Row
 from assay.network import NetworkSettings
 from assay.progress import View
-from assay.row_run import Surroundings, judge_row
+from assay.row_run import judge_row
+from assay.surroundings import Surroundings
 
 
 class BaseImage:
@@ -148,7 +149,7 @@ def test_a_failed_build_leaves_its_finding_beside_its_log(
         raise BuildFailed(part="torch", step="RUN uv pip install", log=["no route to host"])
 
     monkeypatch.setattr(row_run.base, "ensure", lambda *_, **__: BaseImage())
-    monkeypatch.setattr(row_run, "_build", fail)
+    monkeypatch.setattr(row_run, "build", fail)
     folder = leave_an_earlier_verdict(around)
     made = wheel(tmp_path / "served", version="2.8.3+cu12torch2.4cxx11abiFALSE")
     report = judge_row(row(source="release", url=f"{server}/{made.name}", sha256=file_sha256(made)), around)
