@@ -107,8 +107,12 @@ def conflicts(pins: Iterable[Pin], held: Mapping[str, Locked], *, flash_attn: st
     """Yield every pin that the row's own locks contradict. flash_attn: where the row's flash-attn comes from."""
     for pin in pins:
         other = held.get(pin.name)
-        if pin.name == "flash-attn" and flash_attn != "none":
-            yield pin.line, "which flash-attn goes into the image is said by the row's `flash-attn`: leave the line out"
+        if pin.name == "flash-attn":
+            without = ' (now: source = "none", and no check asks for it)' if flash_attn == "none" else ""
+            yield (
+                pin.line,
+                f"which flash-attn goes into the image is said by the row's `flash-attn`{without}: leave the line out",
+            )
         elif other is None:
             continue
         elif other.pin.version != pin.version:

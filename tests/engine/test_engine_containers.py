@@ -51,6 +51,18 @@ def test_it_has_no_network_no_capabilities_and_a_read_only_root(engine: Engine, 
     assert any("Read-only file system" in line for line in result.stderr_tail)
 
 
+def test_an_images_own_health_check_does_not_run_beside_the_command(engine: Engine, base: str) -> None:
+    changes = ["HEALTHCHECK --interval=1s CMD touch /tmp/asked"]
+    container = engine.api.create_container(base, ["true"])["Id"]
+    try:
+        image = engine.api.commit(container, "assay-test/healthcheck", "latest", changes=changes)["Id"]
+    finally:
+        engine.api.remove_container(container)
+    assert engine.api.inspect_image(image)["Config"]["Healthcheck"]["Test"] == ["CMD-SHELL", "touch /tmp/asked"]
+    result = engine.run(image, ["sh", "-c", "sleep 3; ls /tmp; echo end"], timeout=30)
+    assert result.stdout_tail == ("end",)
+
+
 def test_mounts_are_read_only_unless_asked_for(engine: Engine, base: str, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "out").mkdir()

@@ -116,7 +116,13 @@ def test_what_contradicts_the_rows_own_locks_is_told_with_both_versions(own: Pin
 def test_the_same_version_and_what_no_lock_holds_are_fine() -> None:
     own = [pin("numpy", "1.26.4", B, "c" * 64), pin("bottle", "0.13.4", A)]
     assert list(requirements.conflicts(own, HELD, flash_attn="auto")) == []
-    assert list(requirements.conflicts([pin("flash-attn", "2.8.3", A)], HELD, flash_attn="none")) == []
+
+
+@pytest.mark.parametrize("source", ["auto", "none"])
+def test_a_flash_attn_that_no_check_would_ask_for_is_refused(source: str) -> None:
+    ((_, message),) = requirements.conflicts([pin("flash-attn", "2.8.3", A)], {}, flash_attn=source)
+    assert message.startswith("which flash-attn goes into the image is said by the row's `flash-attn`")
+    assert ("no check asks for it" in message) is (source == "none")
 
 
 def test_the_projects_locks_are_read_whole() -> None:

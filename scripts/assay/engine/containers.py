@@ -176,6 +176,8 @@ def _container(
             labels={LABEL: owner()},
             # The SDK would hand the proxies of this user's Docker settings, passwords and all, to the image under test.
             use_config_proxy=False,
+            # An image's own would run beside the command, with its environment and its share of memory and GPU.
+            healthcheck={"test": ["NONE"]},
             **options,
         )["Id"]
     except ImageNotFound as error:

@@ -122,6 +122,11 @@ def _plan(
     evidence = candidate.evidence
     on_line(f"{candidate.row.id}: reading what is in {candidate.image_id[:19]}")
     found = inventory.collect(engine, candidate.image_id)
+    if candidate.row.flash_attn.source == "none" and found.python_package("flash-attn"):
+        raise Refused(
+            f"{candidate.row.id}: its image holds flash-attn, which the row leaves out and no check asked for: give the"
+            " row a `flash-attn`, and certify it again"
+        )
     full_tag = tags.full_tag(found, tags.prefix_of(candidate.row, settings.prefix))
     bill = sbom.make(
         found,
