@@ -51,6 +51,21 @@ def problems(load: Callable[[str], matrix.Matrix], tmp_path: Path) -> Callable[[
     return problems_of
 
 
+@pytest.mark.parametrize("file", ["own.dockerfile", "app/serve.py", "app/new.py", "extra.toml"])
+def test_a_row_knows_when_what_it_brings_changed(
+    load: Callable[[str], matrix.Matrix], tmp_path: Path, file: str
+) -> None:
+    """Only names stand in the matrix: without this, publishing would take the certificate of other instructions."""
+    (tmp_path / "extra.toml").write_text("a = 1\n")
+    text = ROW + OWN + 'context = "app"\nfiles = { "/etc/extra.toml" = "extra.toml" }\n'
+    before = load(text).rows[0].content
+    assert before == load(text).rows[0].content
+    with (tmp_path / file).open("a") as changed:
+        changed.write("# more\n")
+    assert load(text).rows[0].content not in (before, None)
+    assert load(ROW).rows[0].content is None
+
+
 def test_rows_take_theirs_from_the_defaults_and_may_give_them_back(load: Callable[[str], matrix.Matrix]) -> None:
     first, second = load(
         f"""

@@ -36,6 +36,13 @@ def test_a_certificate_of_today_may_be_published():
     assert objection_to(samples.evidence(samples.row(), IMAGE)) == ""
 
 
+def test_a_row_whose_own_files_changed_may_not_be_published():
+    evidence = samples.evidence(samples.row(dockerfile="own.dockerfile", content="1" * 64), IMAGE)
+    now = samples.row(dockerfile="own.dockerfile", content="2" * 64)
+    why = objection(Candidate(row=now, certificate=make_certificate(evidence)), lambda name: name, policy())
+    assert why == "the row's content changed since it was certified"
+
+
 @pytest.mark.parametrize("asked", Level)
 @pytest.mark.parametrize("made", Level)
 def test_each_row_asks_for_its_own_level_unless_publishing_asks_for_another(made: Level, asked: Level):

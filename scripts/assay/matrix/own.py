@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from assay import fragment, pinned, requirements
 from assay.errors import IngredientError, MatrixError
+from assay.files import file_sha256
 from assay.matrix.row import Requirements
 
 if TYPE_CHECKING:
@@ -96,6 +98,26 @@ def resolve(source: str | None, folder: Path) -> Requirements | None:
         raise MatrixError([f"{shown(folder / source)}: changed while the matrix was read; run again"])
     packages = tuple((pin.name, pin.version) for pin in file.pins)
     return Requirements(path=source, sha256=file.sha256, packages=packages)
+
+
+def content(row: RowFields, folder: Path) -> str | None:
+    """Return a digest of all files that a row brings besides its requirements, None where it brings none.
+
+    A certificate holds it with the row: it says of an image what it was made from, and not only by which names.
+    Raises MatrixError when one cannot be read.
+    """
+    named = [*row.files.values(), *filter(None, [row.dockerfile, row.context])]
+    total = hashlib.sha256()
+    try:
+        for name in sorted(set(named)):
+            path = folder / name
+            below = [path] if path.is_file() else sorted(fragment.context_files(path)[0])
+            for file in below:
+                place = f"{name}/{file.relative_to(path).as_posix()}" if file != path else name
+                total.update(f"{place}\0{file_sha256(file)}\n".encode())
+    except OSError as error:
+        raise MatrixError([f"{shown(Path(error.filename or folder))}: cannot be read: {error.strerror}"]) from error
+    return total.hexdigest() if named else None
 
 
 def _no_file(path: Path, source: str) -> str | None:

@@ -79,6 +79,7 @@ class Row:
     requirements: Python packages of the row's own, installed after torch, flash-attn and the runtime.
     dockerfile: file beside the matrix file with instructions of the row's own, the last part of its image.
     context: folder beside the matrix file that these instructions copy from, as `own/`.
+    content: sha256 over what `files`, `dockerfile` and `context` name; None where they name nothing.
     tags: moving tags that follow this row when it is published.
     required_level: the level at which publishing asks for the certificate.
     """
@@ -102,6 +103,7 @@ class Row:
     requirements: Requirements | None = None
     dockerfile: str | None = None
     context: str | None = None
+    content: str | None = None
     tags: tuple[str, ...] = ()
     required_level: Level = Level.GPU
 
