@@ -39,6 +39,9 @@ def has_userinfo(address: str) -> bool:
 def secrets_of(addresses: Iterable[str]) -> frozenset[str]:
     """Return what must not be shown of addresses: `user:password`, and the password or token by itself.
 
+    Short ones are masked in addresses alone (`_USERINFO`): by themselves they stand in words that have nothing to do
+    with them, and evidence that is searched for a pattern would change.
+
     Each as it is written and as it is meant: programs print either.
     """
     found: set[str] = set()
@@ -48,7 +51,7 @@ def secrets_of(addresses: Iterable[str]) -> frozenset[str]:
         words = {password or user, unquote(password or user)}
         found |= {word for word in words if len(word) >= _LONG_ENOUGH}
         if password:
-            found |= {userinfo, f"{unquote(user)}:{unquote(password)}"}
+            found |= {pair for pair in (userinfo, f"{unquote(user)}:{unquote(password)}") if len(pair) >= _LONG_ENOUGH}
     return frozenset(found)
 
 

@@ -51,6 +51,10 @@ def test_this_machines_passwords_are_masked_wherever_they_stand(secret: str) -> 
 def test_a_short_password_by_itself_could_be_any_word() -> None:
     found = secrets_of(["http://bob:torch@host.invalid", "http://[unfinished"])
     assert without_passwords("import torch as bob:torch", found) == "import torch as ****"
+    # Nor does a short pair change words that happen to hold it.
+    assert without_passwords("volume:xfs at http://me:x@host.invalid", secrets_of(["http://me:x@host.invalid"])) == (
+        "volume:xfs at http://****@host.invalid"
+    )
 
 
 def test_settings_without_passwords_change_no_line() -> None:

@@ -19,7 +19,7 @@ from assay.findings import Level
 from assay.matrix.row import Row
 from assay.paths import docker_dir
 
-JUDGING = ("checks/expectations.py", "requirements.py", "verdict.py")
+JUDGING = ("checks/expectations.py", "compose/context.py", "pinned.py", "requirements.py", "verdict.py")
 """Files of this package that decide what is asked and what an answer amounts to, as the checks themselves do."""
 
 PACKAGE = "assay_checks"
