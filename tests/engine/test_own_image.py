@@ -44,6 +44,7 @@ def build(engine: Engine, folder: Path, tmp_path: Path, name: str) -> Callable[[
             composed.folder,
             tag=name,
             labels={},
+            build_args=composed.build_args,
             network="host",
             cancel=None,
             on_event=lambda event: None,

@@ -129,7 +129,8 @@ def variables(
         "runtime_files": runtime_files,
         "requirements": requirements,
         "own": own,
-        "python": "python" if row.torch == "base" else f"{PATHS['venv']}/bin/python",
+        # By its path: what is only a name, uv takes for that of a virtual environment's.
+        "python": '"$(command -v python)"' if row.torch == "base" else f"{PATHS['venv']}/bin/python",
         "tools_python": "python" if row.torch == "base" and not installer else _python(row, installer),
         "uv_flags": _uv_flags(row, copied=copied, installer=installer),
         "toolkit_root": f"{PATHS['parts'] if copied else ''}/usr/local",
