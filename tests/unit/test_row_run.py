@@ -53,7 +53,7 @@ class BuildsOnAnother:
         self.built: list[dict[str, object]] = []
 
     def find_image(self, reference: str) -> Image | None:
-        return BASE if reference in ("debian:bookworm", "localhost/assay/debian:bookworm") else None
+        return BASE
 
     def build(self, context: Path, **options: object) -> str:
         self.built.append(options)
@@ -172,7 +172,22 @@ def test_an_image_on_another_base_than_the_one_on_record_is_not_judged(around: S
     assert [options["build_args"] for options in engine.built] == [{"BASE": "localhost/assay/debian:bookworm"}]
     assert report.verdict == "inconclusive"
     assert "built on another base than localhost/assay/debian:bookworm (sha256:base)" in report.why
+    assert report.why.endswith(": run again")
     assert not (around.out / "cu121" / "certificate.json").exists()
+
+
+def test_a_base_whose_tag_may_have_moved_on_is_not_just_tried_again(around: Surroundings) -> None:
+    """An engine that asks the registry at every build would build on the other one every time."""
+    engine = BuildsOnAnother()
+    moving, fixed = (
+        judge_row(replace(row(source="none"), base=ref), replace(around, engine=engine))  # type: ignore[arg-type]
+        for ref in ("my/torch:latest", f"my/torch:latest@sha256:{'1' * 64}")
+    )
+    assert "built on another base than my/torch:latest (sha256:base)" in moving.why
+    assert "run `docker pull my/torch:latest` and then this again" in moving.why
+    assert 'base = "my/torch:latest@sha256:..."' in moving.why
+    assert "docker pull" not in fixed.why
+    assert fixed.why.endswith(": run again")
 
 
 @pytest.mark.parametrize("error", [EngineError, ZeroDivisionError])
