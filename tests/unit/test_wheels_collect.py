@@ -215,11 +215,49 @@ def numbered(folder: Path, row: Row) -> wheels.Wheel:
 def test_what_an_earlier_run_left_is_replaced_with_its_record(tmp_path: Path) -> None:
     house = tmp_path / "house"
     house.mkdir()
-    Collection(house).add(numbered(tmp_path / "a", ROW))
+    released = numbered(tmp_path / "a", ROW)
+    Collection(house).add(replace(released, record={"sha256": released.sha256, "url": "https://host.invalid/"}))
     plain = wheel(tmp_path / "plain", version=lean.recipe(ROW).version)
     path = Collection(house).add(wheel_file.read(plain, source="wheelhouse"))
     assert sorted(file.name for file in house.iterdir()) == [plain.name]
     assert wheel_file.read(path, source="wheelhouse").record == {}
+
+
+def test_another_recipes_wheel_of_an_earlier_run_stays(tmp_path: Path) -> None:
+    house = tmp_path / "house"
+    house.mkdir()
+    one, other = (numbered(tmp_path / name, replace(ROW, id=name, python=name)) for name in ("3.11", "3.12"))
+    plain = wheel_file.read(wheel(tmp_path / "plain", version=one.version), source="wheelhouse")
+    made_again = tmp_path / "again" / one.path.name
+    made_again.parent.mkdir()
+    made_again.write_bytes(one.path.read_bytes() + b"a compile gives other bytes each time")
+    write_json(wheel_file.record_path(made_again), {**one.record, "sha256": file_sha256(made_again)})
+    again = wheel_file.read(made_again, source="compile")
+    first, second, third = (Collection(house).add(one) for one in (one, other, plain))
+    assert (Collection(house).add(other), Collection(house).add(plain)) == (second, third), "no third and fourth file"
+    assert Collection(house).add(again) == first, "its own recipe's is replaced"
+    held = {path: wheel_file.read(path, source="wheelhouse") for path in house.glob("*.whl")}
+    assert {path: one.sha256 for path, one in held.items()} == {
+        first: again.sha256,
+        second: other.sha256,
+        third: plain.sha256,
+    }
+    assert [held[path].record.get("key") for path in (first, second, third)] == [
+        one.record["key"],
+        other.record["key"],
+        None,
+    ]
+
+
+def test_a_damaged_wheel_is_replaced_whatever_its_record_says(tmp_path: Path) -> None:
+    house = tmp_path / "house"
+    house.mkdir()
+    path = Collection(house).add(numbered(tmp_path / "a", ROW))
+    with path.open("ab") as file:
+        file.write(b"more")
+    other = numbered(tmp_path / "b", replace(ROW, python="3.12"))
+    assert Collection(house).add(other) == path
+    assert wheel_file.read(path, source="wheelhouse").record["key"] == other.record["key"]
 
 
 @pytest.mark.parametrize("rows_own", [True, False])
