@@ -68,7 +68,7 @@ def _guarded(row: Row, around: Surroundings, work: Callable[[], RowReport]) -> R
 
 
 def _judge(row: Row, around: Surroundings) -> RowReport:
-    wheel = wheels.lookup(row, wheelhouses=around.wheelhouses)
+    wheel = wheels.lookup(row, wheelhouses=around.wheelhouses, engine=around.engine)
     if wheel is None and row.flash_attn.source in wheels.READY_MADE:
         wheel = provide(row, around)  # a Dockerfile can only be composed around it
     composed = compose_row(row, wheel, around)
@@ -134,7 +134,7 @@ def _check(image: str, row: Row, around: Surroundings) -> RowReport:
     a container, has the other's labels. The certificate names no Dockerfile and no base, and so cannot be published.
     """
     found = around.engine.inspect(image)
-    wheel = _wheel_inside(found, wheels.lookup(row, wheelhouses=around.wheelhouses))
+    wheel = _wheel_inside(found, wheels.lookup(row, wheelhouses=around.wheelhouses, engine=around.engine))
     _forget(around.out / row.id)
     started = datetime.now(timezone.utc)
     findings = run_checks(row, found.id, wheel, around)
