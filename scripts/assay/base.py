@@ -36,6 +36,12 @@ DEFAULT = "debian:bookworm"
 BOOTSTRAPPED = {DEFAULT: "bookworm"}
 """Bases that can be made from packages: reference to suite."""
 
+OWN_NAMES = "localhost/assay/"
+"""What the names of assay's own bases begin with.
+
+`localhost` would be this machine's own registry: a name there that the engine lacks is in nobody else's reach.
+"""
+
 # What Python's environments need; and the CA certificates that programs in the image will look for.
 PACKAGES = ("ca-certificates", "python3", "python3-venv")
 
@@ -71,11 +77,8 @@ class BaseImage:
 
 
 def reference(ref: str) -> str:
-    """Return the name under which a build finds a base in the engine: assay's own for those that it can make.
-
-    `localhost` would be this machine's own registry: a name there that the engine lacks is in nobody else's reach.
-    """
-    return f"localhost/assay/{ref}" if ref in BOOTSTRAPPED else ref
+    """Return the name under which a build finds a base in the engine: assay's own for those that it can make."""
+    return f"{OWN_NAMES}{ref}" if ref in BOOTSTRAPPED else ref
 
 
 def recipe() -> str:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from assay.dockerfile import Instruction, parse
+from assay.dockerfile import Instruction, parse, split_lines
 from assay.suggest import perhaps
 
 OWN = "own"
@@ -36,12 +36,12 @@ def problems(text: str, context: Path | None) -> Iterator[Problem]:
 
     context: the folder that stands for `own/`, None where the row names none.
     """
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(split_lines(text), start=1):
         directive = _DIRECTIVE.match(line)
         if directive is None:
             break  # Docker, too, looks for them at the very top only
         yield number, f"`# {directive['name']}=` can only begin a whole Dockerfile, and assay writes that: leave it out"
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(split_lines(text), start=1):
         if _PART.match(line):
             yield number, "a comment `# part:` is how assay marks the parts of a Dockerfile: word it differently"
     *instructions, last = parse(f"{text.rstrip()}\n{_END}\n")
@@ -94,6 +94,11 @@ def context_files(folder: Path) -> tuple[list[Path], list[Path]]:
 
 def _wrong(instruction: Instruction, context: Path | None) -> Iterator[str]:
     keyword = instruction.keyword
+    if instruction.unclear:
+        yield (
+            f"{instruction.unclear} means one thing to newer Docker Engines and another to older ones: put a quote or "
+            "a word behind the backslashes, and write `<<EOF` for a heredoc and '<<' in quotes for anything else"
+        )
     if keyword == "FROM":
         yield "FROM would begin another image: the fragment ends the one that the row's parts make, so leave it out"
     elif keyword not in _KEYWORDS:

@@ -9,6 +9,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from assay import __version__, base, checks, row_record, wheels
+from assay.base import BaseImage
 from assay.certificate import (
     CacheInputs,
     ImageIdentity,
@@ -67,7 +68,7 @@ def _guarded(row: Row, around: Surroundings, work: Callable[[], RowReport]) -> R
 
 
 def _judge(row: Row, around: Surroundings) -> RowReport:
-    wheel = wheels.lookup(row, wheelhouses=around.wheelhouses)
+    wheel = wheels.lookup(row, wheelhouses=around.wheelhouses, engine=around.engine)
     if wheel is None and row.flash_attn.source in wheels.READY_MADE:
         wheel = provide(row, around)  # a Dockerfile can only be composed around it
     composed = compose_row(row, wheel, around)
@@ -100,8 +101,8 @@ def _judge(row: Row, around: Surroundings) -> RowReport:
     found = around.engine.inspect(image_id)
     if found.layers[: len(base_image.layers)] != base_image.layers:
         raise IngredientError(
-            f"the image was built on another base than {base_image.ref} ({base_image.digest}): the name was given to "
-            "another image meanwhile: run again"
+            f"the image was built on another base than {base_image.ref} ({base_image.digest}): "
+            + _what_moved(base_image)
         )
     image = ImageIdentity(id=image_id, size=found.size, tags=found.tags)
     findings = run_checks(row, image_id, wheel, around)
@@ -111,6 +112,21 @@ def _judge(row: Row, around: Surroundings) -> RowReport:
     return _record(evidence, row, around, build_seconds=build_seconds)
 
 
+def _what_moved(base_image: BaseImage) -> str:
+    """Say what makes an image stand on another base than the engine's own, and what to do.
+
+    An engine with containerd's image store asks the registry at every build, where a tag may have moved on since the
+    engine got it: then running again changes nothing. A digest never moves, and assay's own names are in no registry.
+    """
+    if "@" in base_image.ref or base_image.ref.startswith(base.OWN_NAMES):
+        return "the name was given to another image meanwhile: run again"
+    return (
+        "the name was given to another image meanwhile, or its tag in the registry was, which the engine follows while "
+        f"it builds: run `docker pull {base_image.ref}` and then this again, or name the base by its digest in the "
+        f'matrix (base = "{base_image.ref}@sha256:...")'
+    )
+
+
 def _check(image: str, row: Row, around: Surroundings) -> RowReport:
     """Judge an image that is there already.
 
@@ -118,7 +134,7 @@ def _check(image: str, row: Row, around: Surroundings) -> RowReport:
     a container, has the other's labels. The certificate names no Dockerfile and no base, and so cannot be published.
     """
     found = around.engine.inspect(image)
-    wheel = _wheel_inside(found, wheels.lookup(row, wheelhouses=around.wheelhouses))
+    wheel = _wheel_inside(found, wheels.lookup(row, wheelhouses=around.wheelhouses, engine=around.engine))
     _forget(around.out / row.id)
     started = datetime.now(timezone.utc)
     findings = run_checks(row, found.id, wheel, around)

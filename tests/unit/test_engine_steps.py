@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from assay.dockerfile import parse
+from assay.dockerfile import Instruction, parse
 from assay.engine.steps import part_of_line, part_of_step
 
 DOCKERFILE = """\
@@ -96,3 +96,98 @@ def test_what_only_looks_like_a_heredoc_swallows_nothing() -> None:
     shell = """bash -c 'cat <<<"$x"; cat <<<word; echo $((1<<N)); cat << N'"""
     text = f'RUN {shell}\nRUN two\nRUN cat <<-"END"\nRUN inside\nEND\nRUN four\n'
     assert [(entry.line, entry.heredoc) for entry in parse(text)] == [(1, False), (2, False), (3, True), (6, False)]
+
+
+def instructions(text: str) -> list[tuple[int, str]]:
+    return [(entry.line, entry.text) for entry in parse(text)]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("RUN echo C:\\\\\nFROM evil\n", [(1, "RUN echo C:\\\\"), (2, "FROM evil")]),
+        ("RUN echo C:\\\\ \t\nFROM evil\n", [(1, "RUN echo C:\\\\"), (2, "FROM evil")]),
+        # BuildKit looks at no more than the backslash before the last one.
+        ("RUN echo C:\\\\\\\nFROM evil\n", [(1, "RUN echo C:\\\\\\"), (2, "FROM evil")]),
+        ("RUN echo \\ \t\n  on\n", [(1, "RUN echo on")]),
+        ("RUN echo o\\\nn\n", [(1, "RUN echo on")]),
+        ("\\\nRUN echo on\n", [(1, "RUN echo on")]),
+        (
+            "RUN echo \\\n  # no end of it \\\\\n\n \t\n  # nor here\n  on\nRUN two\n",
+            [(1, "RUN echo on"), (7, "RUN two")],
+        ),
+        ("# a comment goes nowhere \\\nRUN echo on\n", [(2, "RUN echo on")]),
+        ("RUN echo \\\r\n  on\r\nRUN two\r\n", [(1, "RUN echo on"), (3, "RUN two")]),
+        ("RUN echo a\x0bb\u2028c\nRUN two\n", [(1, "RUN echo a b c"), (2, "RUN two")]),
+    ],
+)
+def test_lines_are_joined_as_docker_joins_them(text: str, expected: list[tuple[int, str]]) -> None:
+    assert instructions(text) == expected
+
+
+def heredocs(text: str) -> list[tuple[int, bool]]:
+    return [(entry.line, entry.heredoc) for entry in parse(text)]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'RUN echo "x <<EOF"',
+        "RUN echo 'x <<EOF'",
+        "RUN echo x\\ <<EOF",
+        'RUN echo "a\\" <<EOF"',
+        'RUN ["sh", "-c", "cat <<EOF"]',
+        "RUN echo it's <<EOF",  # BuildKit gives up where a quote has no end
+        "RUN echo ${x^^} <<EOF",
+        'RUN echo "${x^^}" <<EOF',
+        "RUN cat<<EOF",
+        "RUN cat << EOF",
+        "WORKDIR /a <<EOF",
+        "ENV A <<EOF",
+        "ONBUILD WORKDIR <<EOF",
+    ],
+)
+def test_no_heredoc_begins(line: str) -> None:
+    assert heredocs(f"{line}\nFROM evil\nEOF\n") == [(1, False), (2, False), (3, False)]
+
+
+@pytest.mark.parametrize(
+    ("line", "end"),
+    [
+        ("RUN cat <<EOF", "EOF"),
+        ("COPY 3<<EOF /x", "EOF"),
+        ("ONBUILD RUN <<EOF", "EOF"),
+        ("run cat <<'EOF' > \"$x\"", "EOF"),
+        ('RUN cat <<"a b"', "a b"),
+        ("RUN echo 'it''s' \"a \\\" b\" <<E-O.F", "E-O.F"),
+        ("RUN echo ${x:-'}'} $y \"${z}\" <<EOF", "EOF"),
+        ("RUN cat <<EOF; \\\n  # why\n  true", "EOF;"),
+        ("RUN cat <<-EOF", "\t\tEOF"),
+    ],
+)
+def test_a_heredoc_ends_at_its_word_and_nowhere_else(line: str, end: str) -> None:
+    ends = ["EOF ", " EOF", "EOF\\", "eof"]
+    if "<<-" not in line:
+        ends.append("\tEOF")
+    lines = "\n".join([line, "FROM evil \\", "# comment", "", *ends, end, "RUN two"])
+    assert heredocs(lines) == [(1, True), (lines.count("\n") + 1, False)]
+
+
+def test_two_heredocs_of_one_line_follow_each_other() -> None:
+    assert heredocs("COPY <<A <<B /x/\nB\nA\nA\nB\nRUN two\n") == [(1, True), (6, False)]
+
+
+@pytest.mark.parametrize(
+    ("text", "unclear"),
+    [
+        ("RUN echo C:\\\\\nRUN two\n", True),
+        ("RUN cat << EOF\n", True),
+        ("RUN echo $((1 << N))\n", True),
+        ("RUN echo 'a << b' C:\\\\a \\\n b\n", False),
+        ("RUN <<EOF\nC:\\\\\na << b\nEOF\n", False),
+        ("# C:\\\\\nRUN true\n", False),
+    ],
+)
+def test_what_engines_read_differently_is_known(text: str, unclear: bool) -> None:
+    first: Instruction = parse(text)[0]
+    assert bool(first.unclear) is unclear

@@ -176,6 +176,8 @@ def test_a_context_holds_no_links(problems: Callable[[str], list[str]], tmp_path
         ("RNU true\n", "1: unknown instruction 'RNU'; perhaps you meant 'RUN'"),
         ("RUN true \\\n", "1: this instruction has no end"),
         ("RUN true\nRUN <<EOF\ntrue\n", "2: this instruction has no end"),
+        ("RUN echo C:\\\\\n", "1: a line that ends in several backslashes means one thing to newer Docker Engines"),
+        ("RUN cat << EOF\n", "1: `<<` with a blank behind it means one thing to newer Docker Engines"),
         ("# nothing\n", "1: it holds no instruction"),
         ("", "1: it holds no instruction"),
         ("COPY network /etc/x\n", "1: COPY network: files come from the row's `context`, as own/PATH"),

@@ -16,6 +16,7 @@ from rich.console import Console
 from wheel_factory import fatbin, shared_object, wheel
 
 from assay import checks, releases, row_run, wheels
+from assay.compose.variables import WHEEL_LABEL
 from assay.engine.images import Image
 from assay.errors import BuildFailed, EngineError
 from assay.files import file_sha256
@@ -23,8 +24,10 @@ from assay.findings import Level
 from assay.matrix.row import FlashAttn, Row
 from assay.network import NetworkSettings
 from assay.progress import View
-from assay.row_run import judge_row
+from assay.row_run import check_row, judge_row
 from assay.surroundings import Surroundings
+from assay.wheels import lean
+from assay.wheels.wheelhouse import Store
 
 
 class BaseImage:
@@ -51,16 +54,17 @@ class BuildsOnAnother:
 
     def __init__(self) -> None:
         self.built: list[dict[str, object]] = []
+        self.labels: dict[str, str] = {}
 
     def find_image(self, reference: str) -> Image | None:
-        return BASE if reference in ("debian:bookworm", "localhost/assay/debian:bookworm") else None
+        return BASE
 
     def build(self, context: Path, **options: object) -> str:
         self.built.append(options)
         return "sha256:image"
 
     def inspect(self, reference: str) -> Image:
-        return replace(BASE, id=reference, layers=("sha256:a", "sha256:other", "sha256:c"))
+        return replace(BASE, id=reference, layers=("sha256:a", "sha256:other", "sha256:c"), labels=self.labels)
 
 
 @pytest.fixture
@@ -172,7 +176,42 @@ def test_an_image_on_another_base_than_the_one_on_record_is_not_judged(around: S
     assert [options["build_args"] for options in engine.built] == [{"BASE": "localhost/assay/debian:bookworm"}]
     assert report.verdict == "inconclusive"
     assert "built on another base than localhost/assay/debian:bookworm (sha256:base)" in report.why
+    assert report.why.endswith(": run again")
     assert not (around.out / "cu121" / "certificate.json").exists()
+
+
+def test_a_base_whose_tag_may_have_moved_on_is_not_just_tried_again(around: Surroundings) -> None:
+    """An engine that asks the registry at every build would build on the other one every time."""
+    engine = BuildsOnAnother()
+    moving, fixed = (
+        judge_row(replace(row(source="none"), base=ref), replace(around, engine=engine))  # type: ignore[arg-type]
+        for ref in ("my/torch:latest", f"my/torch:latest@sha256:{'1' * 64}")
+    )
+    assert "built on another base than my/torch:latest (sha256:base)" in moving.why
+    assert "run `docker pull my/torch:latest` and then this again" in moving.why
+    assert 'base = "my/torch:latest@sha256:..."' in moving.why
+    assert "docker pull" not in fixed.why
+    assert fixed.why.endswith(": run again")
+
+
+def test_the_wheel_of_a_base_that_brings_torch_is_known_from_what_the_engine_holds(
+    tmp_path: Path, around: Surroundings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "house").mkdir()
+    asked = replace(row(source="compile"), torch="base", base="my/torch:latest", runtime="none")
+    recipe = lean.recipe(asked, BASE.id)
+    made = wheel(tmp_path / "made", version=recipe.version)
+    kept = Store(tmp_path / "state" / "wheelhouse").add(
+        str(recipe.key()), made, source="compile", record=recipe.record()
+    )
+    engine = BuildsOnAnother()
+    engine.labels = {WHEEL_LABEL: kept.sha256}
+    seen: list[wheels.Wheel | None] = []
+    monkeypatch.setattr(row_run, "_recorded", lambda _row, _composed, wheel, _around: seen.append(wheel))
+    monkeypatch.setattr(row_run, "run_checks", lambda _row, _image, wheel, _around: seen.append(wheel) or [])
+    judge_row(asked, replace(around, engine=engine))  # type: ignore[arg-type]
+    check_row("my/image", asked, replace(around, engine=engine))  # type: ignore[arg-type]
+    assert seen == [kept, kept]
 
 
 @pytest.mark.parametrize("error", [EngineError, ZeroDivisionError])

@@ -97,3 +97,47 @@ def test_the_builder_stage_stands_on_the_base_that_assay_made(tmp_path: Path) ->
             on_event=lambda event: None,
             cancel=None,
         )
+
+
+def test_a_wheel_is_not_kept_where_the_base_that_brings_torch_changed_under_the_build(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Engine:
+        buildkit = True
+        supports_copy_link = True
+        copied = False
+
+        def build(self, context: Path, **options: object) -> str:
+            return "sha256:stage"
+
+        def copy_out(self, *_: object) -> None:
+            self.copied = True
+
+    row = replace(ROW, torch="base", base="my/torch:latest")
+    engine = Engine()
+    image = {"digest": "sha256:1"}
+    monkeypatch.setattr(
+        builder.base, "held", lambda _engine, ref: builder.base.BaseImage(ref=ref, id="sha256:0", **image)
+    )
+
+    def build() -> None:
+        recipe = lean.recipe(row, "sha256:1")
+        builder.build(
+            row,
+            recipe,
+            str(recipe.key()),
+            Store(tmp_path / "store"),
+            engine=engine,  # type: ignore[arg-type]
+            network=NetworkSettings(),
+            out=tmp_path,
+            on_event=lambda event: None,
+            cancel=None,
+        )
+
+    with pytest.raises(IngredientError, match="not one wheel"):  # as far as taking it out
+        build()
+    engine.copied = False
+    image["digest"] = "sha256:2"
+    with pytest.raises(IngredientError, match="my/torch:latest was given to another image while a wheel"):
+        build()
+    assert not engine.copied

@@ -14,6 +14,7 @@ import pytest
 from wheel_factory import wheel
 
 from assay import cli, wheels
+from assay.base import BaseImage
 from assay.commands import wheel as command
 from assay.errors import BuildFailed, Cancelled, EngineError, ExitCode, IngredientError
 from assay.files import file_sha256, write_json
@@ -188,7 +189,7 @@ def test_an_interruption_keeps_what_was_finished(
 
 def test_two_wheels_of_one_name_lie_side_by_side_and_each_row_finds_its_own(tmp_path: Path) -> None:
     """A wheel's name says nothing of the torch that it was compiled against."""
-    rows = [replace(ROW, id=name, torch="base", base=f"image:{name}") for name in ("a", "b", "c")]
+    rows = [replace(ROW, id=name, torch="base", base=f"image@sha256:{name}") for name in ("a", "b", "c")]
     collection = Collection(tmp_path / "house")
     (tmp_path / "house").mkdir()
     placed = {row.id: collection.add(numbered(tmp_path / row.id, row)) for row in rows[:2]}
@@ -202,12 +203,12 @@ def test_two_wheels_of_one_name_lie_side_by_side_and_each_row_finds_its_own(tmp_
     assert wheels.lookup(rows[2], wheelhouses=[tmp_path / "house"]) is None, "compiled against another image's torch"
 
 
-def numbered(folder: Path, row: Row) -> wheels.Wheel:
-    """Return a wheel for a row whose bytes are no other row's."""
-    recipe = lean.recipe(row)
+def numbered(folder: Path, row: Row, digest: str | None = None, *, text: str = "") -> wheels.Wheel:
+    """Return a wheel for a row whose bytes are no other row's. digest: of a base that brings torch."""
+    recipe = lean.recipe(row, digest or row.base.partition("@")[2] or None)
     path = wheel(folder, version=recipe.version)
     with path.open("ab") as file:
-        file.write(row.id.encode())  # behind the archive's end: read by nobody
+        file.write((text or row.id).encode())  # behind the archive's end: read by nobody
     write_json(wheel_file.record_path(path), {**recipe.record(), "key": recipe.key(), "sha256": file_sha256(path)})
     return wheel_file.read(path, source="compile")
 
@@ -215,11 +216,92 @@ def numbered(folder: Path, row: Row) -> wheels.Wheel:
 def test_what_an_earlier_run_left_is_replaced_with_its_record(tmp_path: Path) -> None:
     house = tmp_path / "house"
     house.mkdir()
-    Collection(house).add(numbered(tmp_path / "a", ROW))
+    released = numbered(tmp_path / "a", ROW)
+    Collection(house).add(replace(released, record={"sha256": released.sha256, "url": "https://host.invalid/"}))
     plain = wheel(tmp_path / "plain", version=lean.recipe(ROW).version)
     path = Collection(house).add(wheel_file.read(plain, source="wheelhouse"))
     assert sorted(file.name for file in house.iterdir()) == [plain.name]
     assert wheel_file.read(path, source="wheelhouse").record == {}
+
+
+def test_a_row_on_a_base_with_torch_gets_no_neighbours_wheel_and_finds_its_own_once_the_base_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    matrix = tmp_path / "matrix.toml"
+    from_base = "expect = 'certify'\ntorch = 'base'\ntoolkit = 'base'\nruntime = 'none'\n"
+    matrix.write_text(
+        "".join(f"[[row]]\nid = '{name}'\nbase = 'image:{name}'\n{from_base}" for name in ("a", "b"))
+        + "[[row]]\nid = 'plain'\nexpect = 'certify'\n"
+    )
+    digests = {"image:a": "sha256:1", "image:b": "sha256:2"}
+    compiled: list[str] = []
+
+    def compiler(row: Row, **_: Any) -> wheels.Wheel:
+        compiled.append(row.id)
+        number = f"{row.id}{len(compiled)}"
+        return numbered(tmp_path / number, row, digests.get(row.base), text=number)
+
+    put_compiler(monkeypatch, compiler)
+    monkeypatch.setattr(
+        command.base, "held", lambda _engine, ref: BaseImage(ref=ref, id="sha256:0", digest=digests[ref])
+    )
+    out = tmp_path / "house"
+
+    def make(row: str, *arguments: str) -> wheels.Wheel:
+        asked = ["wheel", "--matrix", str(matrix), "--row", row, *arguments]
+        assert cli.main(asked) == ExitCode.AS_EXPECTED
+        path = Path(capsys.readouterr().out.strip().partition(": ")[2])
+        return wheel_file.read(path, source="wheelhouse")
+
+    first = {row: make(row, "--out", str(out)) for row in ("plain", "a", "b")}
+    assert compiled == ["plain", "a", "b"]
+    assert len({one.path for one in first.values()}) == 3
+    assert {row: make(row, "--out", str(out)).sha256 for row in ("b", "plain", "a")} == {
+        row: one.sha256 for row, one in first.items()
+    }
+    assert compiled == ["plain", "a", "b"]
+    given = make("b", "--wheelhouse", str(out), "--out", str(tmp_path / "other"))
+    assert given.sha256 == first["b"].sha256
+    digests["image:a"] = "sha256:3"
+    assert make("a", "--wheelhouse", str(out), "--out", str(tmp_path / "other")).record["base_digest"] == "sha256:3"
+    assert compiled == ["plain", "a", "b", "a"]
+
+
+def test_another_recipes_wheel_of_an_earlier_run_stays(tmp_path: Path) -> None:
+    house = tmp_path / "house"
+    house.mkdir()
+    one, other = (numbered(tmp_path / name, replace(ROW, id=name, python=name)) for name in ("3.11", "3.12"))
+    plain = wheel_file.read(wheel(tmp_path / "plain", version=one.version), source="wheelhouse")
+    made_again = tmp_path / "again" / one.path.name
+    made_again.parent.mkdir()
+    made_again.write_bytes(one.path.read_bytes() + b"a compile gives other bytes each time")
+    write_json(wheel_file.record_path(made_again), {**one.record, "sha256": file_sha256(made_again)})
+    again = wheel_file.read(made_again, source="compile")
+    first, second, third = (Collection(house).add(one) for one in (one, other, plain))
+    assert (Collection(house).add(other), Collection(house).add(plain)) == (second, third), "no third and fourth file"
+    assert Collection(house).add(again) == first, "its own recipe's is replaced"
+    held = {path: wheel_file.read(path, source="wheelhouse") for path in house.glob("*.whl")}
+    assert {path: one.sha256 for path, one in held.items()} == {
+        first: again.sha256,
+        second: other.sha256,
+        third: plain.sha256,
+    }
+    assert [held[path].record.get("key") for path in (first, second, third)] == [
+        one.record["key"],
+        other.record["key"],
+        None,
+    ]
+
+
+def test_a_damaged_wheel_is_replaced_whatever_its_record_says(tmp_path: Path) -> None:
+    house = tmp_path / "house"
+    house.mkdir()
+    path = Collection(house).add(numbered(tmp_path / "a", ROW))
+    with path.open("ab") as file:
+        file.write(b"more")
+    other = numbered(tmp_path / "b", replace(ROW, python="3.12"))
+    assert Collection(house).add(other) == path
+    assert wheel_file.read(path, source="wheelhouse").record["key"] == other.record["key"]
 
 
 @pytest.mark.parametrize("rows_own", [True, False])

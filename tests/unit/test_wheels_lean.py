@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 from packaging.version import Version
@@ -95,6 +97,25 @@ def test_the_key_does_not_change_with_the_order_or_with_what_does_not_matter() -
     assert lean.recipe(asked(head_dims=(128, 64, 96), dtypes=("fp16", "bf16"), nvcc="12.4.1")).key() == key
     assert lean.recipe(replace(ROW, id="other", cuda="12.0.1", gpus=("A10",))).key() == key
     assert lean.recipe(replace(ROW, python="3.12")).key() != key
+
+
+def test_the_key_names_the_image_that_brings_torch_and_there_is_none_before_that_is_known() -> None:
+    row = replace(ROW, torch="base", base="my/torch:latest")
+    assert lean.recipe(row).key() is None
+    keys = {lean.recipe(row, digest).key() for digest in ("sha256:1", "sha256:2")}
+    assert len(keys) == 2
+    assert None not in keys
+    assert lean.recipe(row, "sha256:1").record()["base_digest"] == "sha256:1"
+
+
+def test_the_key_of_a_wheel_for_a_torch_that_assay_installs_says_nothing_of_the_image() -> None:
+    """Wheels that were compiled before bases were looked at are still found."""
+    recipe = lean.recipe(ROW, "sha256:1")
+    assert recipe == lean.recipe(ROW)
+    said = {name: value for name, value in asdict(recipe).items() if name != "base_digest"}
+    assert set(recipe.record()) == {*said, "compiler_package"}
+    made_from = {"recipe": said, "files": lean.files_digest(paths.docker_dir())}
+    assert recipe.key() == hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
 
 
 def test_the_key_covers_every_file_of_the_builder_stage() -> None:

@@ -14,6 +14,7 @@ from wheel_factory import fatbin, shared_object, wheel
 
 from assay import wheels
 from assay.engine.events import BuildEvent
+from assay.engine.images import Image
 from assay.errors import IngredientError
 from assay.matrix.row import FlashAttn, Row
 from assay.network import NetworkSettings
@@ -102,6 +103,77 @@ def test_a_wheel_that_was_built_before_needs_no_engine(tmp_path: Path, state: Pa
     assert wheels.lookup(asked(source=source, version="2.8.3", head_dims=(32,)), wheelhouses=[]) == (
         got if source == "skip-cuda" else None
     )
+
+
+class Holds:
+    """An engine that holds one image under every name, None where it holds nothing, and builds nothing."""
+
+    def __init__(self, digest: str | None) -> None:
+        self.digest = digest
+
+    def find_image(self, reference: str) -> Image | None:
+        if self.digest is None:
+            return None
+        name = reference.partition(":")[0]
+        return Image(
+            id="sha256:0",
+            tags=(reference,),
+            digests=(f"{name}@{self.digest}",),
+            size=1,
+            layers=(),
+            labels={},
+            environment={},
+        )
+
+
+ON_BASE = replace(ROW, torch="base", base="my/torch:latest")
+
+
+def made_on(row: Row, digest: str, tmp_path: Path, store: Store) -> None:
+    recipe = lean.recipe(row, digest)
+    key = recipe.key()
+    assert key is not None
+    store.add(key, wheel(tmp_path / "made", version=recipe.version), source="compile", record=recipe.record())
+
+
+@pytest.mark.parametrize("source", ["auto", "compile"])
+@pytest.mark.parametrize("where", ["store", "wheelhouse"])
+def test_a_wheel_against_the_bases_torch_is_found_only_while_the_base_is_that_image(
+    tmp_path: Path, state: Path, where: str, source: str
+) -> None:
+    row = replace(ON_BASE, flash_attn=FlashAttn(source=source))  # type: ignore[arg-type]
+    store = Store(state / "wheelhouse" if where == "store" else tmp_path / "other")
+    made_on(row, "sha256:1", tmp_path, store)
+    houses = [*(tmp_path / "other").glob("*")]
+
+    def found(row: Row, digest: str | None) -> bool:
+        engine: Any = Holds(digest)
+        made = wheels.made_for(row, houses, engine=engine)
+        looked_up = wheels.lookup(row, wheelhouses=houses, engine=engine)
+        assert where == "store" or made == looked_up
+        return looked_up is not None
+
+    assert found(row, "sha256:1")
+    assert not found(row, "sha256:2")
+    assert not found(row, None)
+    assert wheels.lookup(row, wheelhouses=houses) is None, "no engine is asked"
+    pinned = replace(row, base="my/torch@sha256:1")
+    made_on(pinned, "sha256:1", tmp_path, store)
+    houses = [*(tmp_path / "other").glob("*")]
+    assert wheels.lookup(pinned, wheelhouses=houses) is not None, "the row itself says which image it is"
+    assert wheels.lookup(replace(row, base="my/torch@sha256:2"), wheelhouses=houses) is None
+
+
+def test_nothing_is_compiled_against_a_torch_that_nobody_can_name(tmp_path: Path) -> None:
+    with pytest.raises(IngredientError, match="compile: the engine does not hold my/torch:latest"):
+        wheels.provide(
+            ON_BASE,
+            engine=Holds(None),  # type: ignore[arg-type]
+            wheelhouses=[],
+            network=NetworkSettings(),
+            out=tmp_path,
+            on_event=lambda _event: None,
+        )
 
 
 def test_a_release_that_was_fetched_before_is_not_fetched_again(tmp_path: Path, state: Path) -> None:

@@ -80,6 +80,35 @@ def test_a_torch_that_nobody_has_looked_at_decides_nothing(tmp_path: Path) -> No
     assert misfits(read, Target(python="cp311", flash_attn=FlashAttn())) == ()
 
 
+LATEST = {"torch": "base", "base": "my/torch:latest", "base_digest": "sha256:1"}
+
+
+@pytest.mark.parametrize(
+    ("record", "digest", "reason", "as_given"),
+    [
+        ({}, "sha256:1", None, None),
+        ({}, None, None, None),
+        ({"url": "https://host.invalid/x.whl"}, "sha256:1", None, None),
+        (LATEST, "sha256:1", None, None),
+        (LATEST, "sha256:2", "when that was sha256:1, which is sha256:2 now", None),
+        (LATEST, None, "when that was sha256:1, and nobody knows yet whether it still is that", None),
+        ({**LATEST, "base_digest": None}, "sha256:1", "its record does not say which image that was", None),
+        ({**LATEST, "base": "my/torch:1"}, "sha256:1", *["the torch of my/torch:1, not of my/torch:latest"] * 2),
+        ({"torch": "2.4.0+cu121", "base": "debian:bookworm"}, "sha256:1", "torch 2.4.0+cu121, not against", None),
+    ],
+)
+def test_a_torch_of_the_base_is_known_by_its_image(
+    tmp_path: Path, record: dict[str, object], digest: str | None, reason: str | None, as_given: str | None
+) -> None:
+    """as_given: what is wrong with the wheel for a row that takes nothing but what somebody put into a wheelhouse."""
+    read = replace(wheel_file.read(wheel(tmp_path), source="wheelhouse"), record=record)
+    for source, wrong in (("auto", reason), ("compile", reason), ("wheelhouse", as_given)):
+        asked = FlashAttn(source=source)  # type: ignore[arg-type]
+        target = Target(python="cp311", flash_attn=asked, base="my/torch:latest", base_digest=digest)
+        said = misfits(read, target)
+        assert wrong in said[0] if wrong else said == (), (source, said)
+
+
 def test_folders_are_asked_in_their_order(tmp_path: Path) -> None:
     second = wheel(tmp_path / "second")
     first = wheel(tmp_path / "first", version="2.8.3+local")

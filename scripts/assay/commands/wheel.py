@@ -2,8 +2,9 @@
 
 For each row, the wheel that `assay matrix` would use is found, fetched or compiled, and put into --out with the record
 of how it was made: pass that folder to `assay matrix --wheelhouse`, on this machine or another. One that lies there
-already and was made by the row's own recipe is not made again. Rows without a wheel of their own, and rows that are
-meant to fail at building it, are left out. Compiling needs a Docker engine, and takes as many jobs as memory allows.
+already and was made by the row's own recipe is not made again; where torch comes with the base, the image that the
+base's name stands for belongs to the recipe. Rows without a wheel of their own, and rows that are meant to fail at
+building it, are left out. Compiling needs a Docker engine, and takes as many jobs as memory allows.
 
 exit codes: 0 every wheel is there; 2 bad usage or matrix; 3 one could not be had; 130 interrupted.
 """
@@ -117,15 +118,22 @@ class Makers:
             self.view.verdict(row.id, "ready", what, outcome="as-expected")
         return found
 
-    def _known(self, row: Row) -> Wheel | None:
-        """Return the row's wheel where nothing has to be fetched or built, from --out too if it is just the row's."""
-        return wheels.lookup(row, wheelhouses=self.wheelhouses) or wheels.made_for(row, [self.out])
+    def _known(self, row: Row, engine: Engine | None = None) -> Wheel | None:
+        """Return the row's wheel where nothing has to be fetched or built, from --out too if it is just the row's.
+
+        engine: where it holds the base; which image that is decides for a row whose torch comes with it.
+        """
+        return wheels.lookup(row, wheelhouses=self.wheelhouses, engine=engine) or wheels.made_for(
+            row, [self.out], engine=engine
+        )
 
     def _made(self, row: Row, engine: Engine) -> Wheel:
         """Fetch or build the row's wheel. The log of a build is kept beside the wheels."""
         follow = follow_build(self.view, row.id)
         if row.flash_attn.source not in wheels.READY_MADE:
             base.ensure(engine, row.base, self.network, on_event=follow, installs_torch=row.torch != "base")
+            if row.torch == "base" and (known := self._known(row, engine)):
+                return known
         with tempfile.TemporaryDirectory(prefix="assay-wheel.") as scratch:
             try:
                 made = wheels.provide(

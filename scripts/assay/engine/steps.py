@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from assay.dockerfile import COUNTED, Instruction, one_line, parse
+from assay.dockerfile import COUNTED, Instruction, one_line, parse, split_lines
 
 PART = re.compile(r"^#\s*part:\s*(?P<part>\S+)\s*$")
 BUILDKIT_STEP = re.compile(
@@ -29,7 +29,7 @@ def part_of_step(dockerfile_text: str, step: str) -> str:
 def part_of_line(dockerfile_text: str, line: int) -> str:
     """Return the part that a line (from 1) of the Dockerfile belongs to, `unknown` before the first mark."""
     part = UNKNOWN_PART
-    for text in dockerfile_text.splitlines()[:line]:
+    for text in split_lines(dockerfile_text)[:line]:
         if mark := PART.match(text.strip()):
             part = mark["part"]
     return part

@@ -6,6 +6,7 @@ import tempfile
 import threading
 from pathlib import Path
 
+from assay import base
 from assay.compose.compose import compose
 from assay.engine import Engine
 from assay.engine.events import OnEvent
@@ -60,6 +61,7 @@ def build(
         log=out / row.id / "flash-attn.log",
         mask=network.masked,
     )
+    _same_base(engine, recipe)
     store.root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=store.root, prefix=".extract.") as scratch:
         engine.copy_out(image, FOLDER_IN_STAGE, Path(scratch))
@@ -70,6 +72,18 @@ def build(
         wheel = wheel_file.read(found[0], source=recipe.source)
         verify(wheel, recipe, row)
         return store.add(key, found[0], source=recipe.source, record=_record(wheel, recipe))
+
+
+def _same_base(engine: Engine, recipe: Recipe) -> None:
+    """Raise IngredientError where the base that brings torch is another one than before the build."""
+    if recipe.base_digest is None or "@" in recipe.base:
+        return
+    now = base.held(engine, recipe.base)
+    if now is None or now.digest != recipe.base_digest:
+        raise IngredientError(
+            f"the name {recipe.base} was given to another image while a wheel was being compiled against its torch: "
+            "run again"
+        )
 
 
 def verify(wheel: Wheel, recipe: Recipe, row: Row) -> None:

@@ -6,10 +6,11 @@ import re
 import shutil
 from pathlib import Path
 
+from assay.errors import IngredientError
 from assay.files import file_sha256, write_json
 from assay.matrix.row import Row
 from assay.matrix.rules import PARTS
-from assay.wheels.wheel import Wheel, record_path
+from assay.wheels.wheel import Wheel, read, record_path
 
 # The builder stage has all parts up to flash-attn's own: where one of them is to fail, it fails too.
 _BUILT_FOR_A_WHEEL = frozenset(f"build.{part}" for part in PARTS[: PARTS.index("flash-attn") + 1])
@@ -32,8 +33,9 @@ def left_out(row: Row) -> str | None:
 class Collection:
     """A folder that gets wheels, each with its record beside it.
 
-    What an earlier run left under a name is replaced. Two wheels of this run may have one name and differ, as those for
-    two builds of torch do; the second gets a build number in its name, which installers know and ignore.
+    Two wheels may have one name and differ, as those for two builds of torch do; the second gets a build number in its
+    name, which installers know and ignore. What an earlier run left under a name is replaced, unless its record says
+    that it was made by another recipe: another row may have paid for it with a compile.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -43,7 +45,7 @@ class Collection:
     def add(self, wheel: Wheel) -> Path:
         """Put a wheel there, whole or not at all, and return where it is."""
         name, number = wheel.path.name, 1
-        while self._added.get(name, wheel.sha256) != wheel.sha256:
+        while self._is_anothers(name, wheel):
             number += 1
             name = _numbered(wheel.path.name, number)
         self._added[name] = wheel.sha256
@@ -57,6 +59,17 @@ class Collection:
         if wheel.record:
             write_json(record_path(path), {**wheel.record, "filename": name})
         return path
+
+    def _is_anothers(self, name: str, wheel: Wheel) -> bool:
+        """Say whether a name is taken by a wheel that has to stay."""
+        if name in self._added:
+            return self._added[name] != wheel.sha256
+        try:
+            held = read(self.folder / name, source="wheelhouse")
+        except (FileNotFoundError, IngredientError):  # what is damaged serves nobody
+            return False
+        key = held.record.get("key")
+        return held.sha256 != wheel.sha256 and key is not None and key != wheel.record.get("key")
 
 
 def _numbered(name: str, number: int) -> str:

@@ -31,7 +31,8 @@ class Recipe:
 
     compiler: None for a wheel without kernels; then head_dims, dtypes, archs and left_out are empty. base: what the
     host compiler and its headers come from. version: as the wheel will carry it, local part included. sdist_sha256: of
-    the source.
+    the source. base_digest: where the base brings torch, of the image that its name stood for; None where nobody has
+    looked, and for rows whose torch assay installs.
     """
 
     version: str
@@ -44,22 +45,29 @@ class Recipe:
     dtypes: tuple[str, ...]
     archs: tuple[str, ...]
     left_out: tuple[str, ...]
+    base_digest: str | None = None
 
     @property
     def source(self) -> str:
         """Return what `Wheel.source` says of the result."""
         return "compile" if self.compiler else "skip-cuda"
 
-    def key(self) -> str:
-        """Return the sha256 under which the wheel is kept: of the recipe and of the builder stage's files."""
-        made_from = {"recipe": asdict(self), "files": files_digest(paths.docker_dir())}
+    def key(self) -> str | None:
+        """Return the sha256 under which the wheel is kept: of the recipe and of the builder stage's files.
+
+        None where torch comes with a base that nobody has looked at: the base's name says nothing of what to compile
+        against.
+        """
+        if self.torch == "base" and self.base_digest is None:
+            return None
+        made_from = {"recipe": self._fields(), "files": files_digest(paths.docker_dir())}
         return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
 
     def record(self) -> Mapping[str, Any]:
         """Return what the record beside the wheel says of how it was made."""
         nvcc = self.compiler
         return {
-            **{name: value for name, value in asdict(self).items() if name != "compiler"},
+            **{name: value for name, value in self._fields().items() if name != "compiler"},
             "compiler": f"nvcc {nvcc.version}" if nvcc else None,
             "compiler_package": {
                 "name": nvcc.package,
@@ -70,6 +78,13 @@ class Recipe:
             if nvcc
             else None,
         }
+
+    def _fields(self) -> dict[str, Any]:
+        """Return the fields that say something: a new one must not change the keys of wheels that it is not about."""
+        fields = asdict(self)
+        if self.base_digest is None:
+            del fields["base_digest"]
+        return fields
 
 
 @functools.lru_cache(maxsize=1)
@@ -85,9 +100,10 @@ def kernels() -> ModuleType:
     return module
 
 
-def recipe(row: Row) -> Recipe:
+def recipe(row: Row, base_digest: str | None = None) -> Recipe:
     """Return what the builder stage of a row makes.
 
+    base_digest: of the image that the row's base is now, where it is known; it counts where that image brings torch.
     Raises IngredientError when the version has no pinned sdist, the compiler is unknown, or it cannot compile for an
     arch that the row asks for.
     """
@@ -112,6 +128,7 @@ def recipe(row: Row) -> Recipe:
         dtypes=() if skip_cuda else dtypes,
         archs=() if skip_cuda else archs,
         left_out=() if skip_cuda else tuple(feature.lower() for feature in kernels().LEFT_OUT),
+        base_digest=base_digest if row.torch == "base" else None,
     )
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from assay import paths, releases
+from assay import base, paths, releases
 from assay.engine.events import BuildEvent, OnEvent
 from assay.errors import Cancelled, IngredientError
 from assay.files import write_json
@@ -30,7 +30,7 @@ STEP = "flash-attn wheel"
 class Request:
     """What every way of getting a wheel is given.
 
-    engine, network: None where nothing may be built or fetched.
+    engine, network: None where nothing may be built or fetched. base_digest: see `_base_digest`.
     """
 
     row: Row
@@ -38,6 +38,7 @@ class Request:
     store: Store
     out: Path
     on_event: OnEvent
+    base_digest: str | None = None
     engine: Engine | None = None
     network: NetworkSettings | None = None
     cancel: threading.Event | None = None
@@ -59,7 +60,8 @@ def provide(
 ) -> Wheel | None:
     """Return the wheel of a row, fetched or built where it must be; None when the row has none (`none`, `base`).
 
-    out: the run's folder; the builder stage's context and log go to out/ROW.
+    out: the run's folder; the builder stage's context and log go to out/ROW. The engine has to hold the base of a row
+    whose torch comes with it, for a wheel to be compiled.
 
     Raises IngredientError when no way leads to a wheel that fits, with why each one was passed over, and BuildFailed
     when the builder stage fails.
@@ -71,6 +73,7 @@ def provide(
             store=Store(paths.state_dir() / "wheelhouse"),
             out=out,
             on_event=on_event,
+            base_digest=_base_digest(row, engine),
             engine=engine,
             network=network,
             cancel=cancel,
@@ -78,14 +81,19 @@ def provide(
     )
 
 
-def lookup(row: Row, *, wheelhouses: Sequence[Path]) -> Wheel | None:
-    """Return the wheel that `provide` would return, if it is there already: nothing is fetched, nothing built."""
+def lookup(row: Row, *, wheelhouses: Sequence[Path], engine: Engine | None = None) -> Wheel | None:
+    """Return the wheel that `provide` would return, if it is there already: nothing is fetched, nothing built.
+
+    engine: None where none is asked; then no wheel counts as made for a base that brings torch, unless the row names
+    that base by its digest.
+    """
     request = Request(
         row=row,
         wheelhouses=tuple(wheelhouses),
         store=Store(paths.state_dir() / "wheelhouse"),
         out=Path(),
         on_event=lambda _event: None,
+        base_digest=_base_digest(row, engine),
     )
     for way in WAYS[row.flash_attn.source]:
         wheel, _why = way(request)
@@ -96,31 +104,46 @@ def lookup(row: Row, *, wheelhouses: Sequence[Path]) -> Wheel | None:
     return None
 
 
-def made_for(row: Row, folders: Sequence[Path]) -> Wheel | None:
+def made_for(row: Row, folders: Sequence[Path], *, engine: Engine | None = None) -> Wheel | None:
     """Return the wheel in these folders that was made by exactly the row's recipe, as the record beside it says.
 
-    That is what a compile of the row would give, whichever machine did it.
+    That is what a compile of the row would give, whichever machine did it. engine: as for `lookup`.
     """
-    key = _recipe_key(row)
-    found = choose(folders, target(row), key).wheel if key else None
+    return _made_for(row, folders, _base_digest(row, engine))
+
+
+def _made_for(row: Row, folders: Sequence[Path], base_digest: str | None) -> Wheel | None:
+    key = _recipe_key(row, base_digest)
+    found = choose(folders, target(row, base_digest), key).wheel if key else None
     return found if found is not None and found.record.get("key") == key else None
 
 
-def _recipe_key(row: Row) -> str | None:
+def _base_digest(row: Row, engine: Engine | None) -> str | None:
+    """Return which image a base that brings torch is; None where nobody knows yet, or where assay installs torch."""
+    if row.torch != "base":
+        return None
+    _, named, digest = row.base.partition("@")
+    if named:
+        return digest
+    held = base.held(engine, row.base) if engine is not None else None
+    return held.digest if held else None
+
+
+def _recipe_key(row: Row, base_digest: str | None) -> str | None:
     try:
-        return lean.recipe(row).key()
+        return lean.recipe(row, base_digest).key()
     except IngredientError:
         return None  # a row that cannot be compiled: no wheel can have been made by its recipe
 
 
-def target(row: Row) -> Target:
+def target(row: Row, base_digest: str | None = None) -> Target:
     """Return what a wheel of this row must fit.
 
-    A torch that the base image brings is unknown here, and decides nothing.
+    Of a torch that the base image brings nothing is known here but the image: base_digest, None where not even that is.
     """
     python = f"cp{row.python.replace('.', '')}"
     if row.torch == "base":
-        return Target(python=python, flash_attn=row.flash_attn, base=row.base)
+        return Target(python=python, flash_attn=row.flash_attn, base=row.base, base_digest=base_digest)
     build = releases.load().torch(row.torch)
     return Target(
         python=python,
@@ -162,7 +185,8 @@ def _first(request: Request) -> Wheel | None:
 
 
 def _from_wheelhouse(request: Request) -> Answer:
-    choice: Choice = choose(request.wheelhouses, target(request.row), _recipe_key(request.row))
+    row, digest = request.row, request.base_digest
+    choice: Choice = choose(request.wheelhouses, target(row, digest), _recipe_key(row, digest))
     if choice.wheel is None and not choice.passed_over:
         where = ", ".join(str(folder) for folder in request.wheelhouses) or "no folder was given with --wheelhouse"
         return None, (f"wheelhouse: no flash-attn wheel there ({where})",)
@@ -201,9 +225,13 @@ def _from_release(request: Request) -> Answer:
 
 def _from_compile(request: Request) -> Answer:
     """Return the wheel of the row's recipe, built in the engine unless it was built before, here or elsewhere."""
-    recipe = lean.recipe(request.row)
+    recipe = lean.recipe(request.row, request.base_digest)
     key = recipe.key()
-    kept = made_for(request.row, request.wheelhouses) or request.store.get(key, source=recipe.source)
+    if key is None:
+        return None, (f"compile: the engine does not hold {recipe.base}, whose torch it would be compiled against",)
+    kept = _made_for(request.row, request.wheelhouses, request.base_digest) or request.store.get(
+        key, source=recipe.source
+    )
     if kept is not None or request.engine is None or request.network is None:
         return kept, ()
     from assay.wheels import builder  # only here: compose imports the wheel's type from this package

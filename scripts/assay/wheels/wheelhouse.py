@@ -30,7 +30,8 @@ class Target:
 
     python: tag of the interpreter, `cp311`. flash_attn: version, kernels and archs that the row asks for.
     torch: full version, `2.4.0+cu121`. cuda_major, cxx11_abi: of that torch; None when the base image brings torch and
-        nobody has looked at it, and then they decide nothing. base: that image, where it brings torch.
+        nobody has looked at it, and then they decide nothing. base, base_digest: that image, where it brings torch; the
+        digest is None where nobody has looked which image has the name now.
     """
 
     python: str
@@ -39,6 +40,7 @@ class Target:
     cuda_major: int | None = None
     cxx11_abi: bool | None = None
     base: str | None = None
+    base_digest: str | None = None
 
 
 def wanted_kernels(flash_attn: FlashAttn) -> frozenset[Kernel]:
@@ -92,10 +94,7 @@ def _wrong_torch(wheel: Wheel, target: Target) -> str | None:
     # compiled against is judged by it: its record, or the `torch2.4` in a release wheel's local version.
     recorded = wheel.record.get("torch")
     if target.torch is None:
-        made_on = wheel.record.get("base")
-        if recorded != "base" or target.base is None or made_on == target.base:
-            return None
-        return f"was compiled against the torch of {made_on}, not of {target.base}"
+        return _wrong_base(wheel, target) if recorded is not None else None
     if recorded is not None:
         return None if recorded == target.torch else f"was compiled against torch {recorded}, not {target.torch}"
     _, named, rest = wheel.local_version.partition("torch")
@@ -103,6 +102,28 @@ def _wrong_torch(wheel: Wheel, target: Target) -> str | None:
     if not named or target.torch.startswith(f"{minor}."):
         return None
     return f"was compiled against torch {minor}, not {target.torch}"
+
+
+def _wrong_base(wheel: Wheel, target: Target) -> str | None:
+    """Hold a record against a torch that the base brings: its name says nothing, only the image itself is that torch.
+
+    A row that can have nothing but a wheel from a wheelhouse gets what was put there for it, whichever torch of assay's
+    own, or state of the base, it was made for.
+    """
+    recorded, made_on, digest = (wheel.record.get(name) for name in ("torch", "base", "base_digest"))
+    as_given = target.flash_attn.source == "wheelhouse"
+    if recorded != "base":
+        return None if as_given else f"was compiled against torch {recorded}, not against that of {target.base}"
+    if made_on != target.base:
+        return f"was compiled against the torch of {made_on}, not of {target.base}"
+    if as_given or (digest is not None and digest == target.base_digest):
+        return None
+    if digest is None:
+        return f"was compiled against the torch of {target.base}, but its record does not say which image that was"
+    now = (
+        f"which is {target.base_digest} now" if target.base_digest else "and nobody knows yet whether it still is that"
+    )
+    return f"was compiled against the torch of {target.base} when that was {digest}, {now}"
 
 
 def _wrong_archs(wheel: Wheel, target: Target) -> str | None:
