@@ -77,9 +77,8 @@ def trace(libraries: Sequence[str], *, program: str = sys.executable, timeout: f
         raise NoTraceError(f"tracing {program} with {' '.join(libraries)}: {error}") from error
     what = f"{program} with {' '.join(libraries)}" if libraries else program
     answer = parse(done.stdout + done.stderr)
-    if (
-        done.returncode < 0
-    ):  # libraries are listed first and symbols bound after that: what it printed is half the story
+    # Libraries are listed first and symbols bound after that: what a loader printed that was killed is half the story.
+    if done.returncode < 0:
         name = processes.signal_name(-done.returncode)
         # SIGBUS: a page that could not be read, by a disk in trouble or from a file cut short, which its hash tells.
         if name in (*processes.FROM_OUTSIDE, "SIGBUS"):

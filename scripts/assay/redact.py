@@ -39,10 +39,9 @@ def has_userinfo(address: str) -> bool:
 def secrets_of(addresses: Iterable[str]) -> frozenset[str]:
     """Return what must not be shown of addresses: `user:password`, and the password or token by itself.
 
-    Short ones are masked in addresses alone (`_USERINFO`): by themselves they stand in words that have nothing to do
-    with them, and evidence that is searched for a pattern would change.
-
-    Each as it is written and as it is meant: programs print either.
+    Each as it is written and as it is meant: programs print either. Short ones are masked in addresses alone
+    (`_USERINFO`): by themselves they stand in words that have nothing to do with them, and evidence that is searched
+    for a pattern would change.
     """
     found: set[str] = set()
     for address in addresses:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from assay.errors import IngredientError
-from assay.paths import docker_dir
+from assay.pinned import locks_dir
 
 _PINNED = re.compile(
     r"(?P<name>[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)\s*(?:\[[^\]]*\])?"
@@ -87,7 +87,7 @@ def locked(locks: Iterable[str]) -> dict[str, Locked]:
     """
     found = {}
     for lock in locks:
-        path = docker_dir() / "locks" / lock
+        path = locks_dir() / lock
         if not path.is_file():
             raise IngredientError(missing(lock))
         # A marker in one of our own locks is no problem: each is written for one interpreter.
@@ -98,8 +98,7 @@ def locked(locks: Iterable[str]) -> dict[str, Locked]:
 def missing(lock: str) -> str:
     """Return what to say of a lock that is not there."""
     return (
-        f"the lock {lock} is not in {docker_dir() / 'locks'}; write it with `nox -s lock`, "
-        "or ask for a combination that is locked"
+        f"the lock {lock} is not in {locks_dir()}; write it with `nox -s lock`, or ask for a combination that is locked"
     )
 
 

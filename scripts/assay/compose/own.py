@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from assay import fragment
-from assay import requirements as pinned
 from assay.errors import IngredientError, MatrixError
 from assay.matrix.row import Row
-from assay.requirements import Pin
+from assay.requirements import Pin, locked, read
 
 
 def requirements(row: Row, locks: Mapping[str, str], folder: Path) -> tuple[Pin, ...]:
@@ -23,12 +22,12 @@ def requirements(row: Row, locks: Mapping[str, str], folder: Path) -> tuple[Pin,
         return ()
     path = folder / row.requirements.path
     try:
-        file = pinned.read(path)
+        file = read(path)
     except OSError as error:
         raise IngredientError(f"row {row.id}: {path} cannot be read: {error.strerror}; put it back") from error
     if file.sha256 != row.requirements.sha256:
         raise IngredientError(f"row {row.id}: {path} changed since the matrix was read; run again")
-    held = pinned.locked(locks.values())
+    held = locked(locks.values())
     return tuple(pin for pin in file.pins if pin.name not in held)
 
 

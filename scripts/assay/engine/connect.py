@@ -6,6 +6,7 @@ import re
 import shutil
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import IO
 
@@ -196,11 +197,12 @@ class Engine:
 
     def gpu_access(self, force: str | None = None, capabilities: Collection[str] = ()) -> GpuAccess | None:
         """Choose a GPU and the way to it, None when there is none. See `gpu.choose` for arguments and errors."""
-        return gpu.choose(self._gpu_facts(), force, capabilities)
+        return gpu.choose(self._gpu_facts, force, capabilities)
 
     def why_no_gpu(self) -> str:
         """Return why `gpu_access` gave none."""
-        return gpu.why_none(self._gpu_facts()) if self.local else "the engine is on another machine"
+        return gpu.why_none(self._gpu_facts) if self.local else "the engine is on another machine"
 
+    @cached_property  # a driver in trouble takes a minute to say nothing: once is enough
     def _gpu_facts(self) -> gpu.GpuFacts:
         return gpu_facts.gather(self.api, local=self.local)

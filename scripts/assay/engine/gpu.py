@@ -116,7 +116,7 @@ def choose(facts: GpuFacts, force: str | None = None, capabilities: Collection[s
             raise UsageError(f"--gpu {force}: this machine has no NVIDIA GPU, or its driver is not loaded")
         return None
     gpu = _gpu(facts.gpus, force if mode is None else None, capabilities)
-    ways = {way: gpu.unusable or _missing(way, gpu, facts) for way in (MODES if mode is None else (mode,))}
+    ways = _ways(gpu, facts, MODES if mode is None else (mode,))
     for way, missing in ways.items():
         if not missing:
             return _access(way, gpu, facts)
@@ -130,7 +130,12 @@ def why_none(facts: GpuFacts) -> str:
     if not facts.gpus:
         return "no NVIDIA GPU here"
     gpu = _gpu(facts.gpus, None, ())
-    return f"no way to {gpu.name}: {_in_words({way: gpu.unusable or _missing(way, gpu, facts) for way in MODES})}"
+    return f"no way to {gpu.name}: {_in_words(_ways(gpu, facts, MODES))}"
+
+
+def _ways(gpu: HostGpu, facts: GpuFacts, modes: Sequence[Mode]) -> dict[Mode, str]:
+    """Return what each way to a GPU lacks; empty for one that is open."""
+    return {way: gpu.unusable or _missing(way, gpu, facts) for way in modes}
 
 
 def _in_words(ways: Mapping[Mode, str]) -> str:

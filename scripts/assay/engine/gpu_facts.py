@@ -62,28 +62,28 @@ def host_gpus() -> tuple[HostGpu, ...]:
     smi = _smi()
     if smi is None:
         return ()
-    for fields in (QUERY, QUERY[:OLDEST]):
-        answer = _ask_smi(smi, fields)
-        if answer is not None:
-            return parse_smi(answer, _minors(Path("/proc/driver/nvidia/gpus")))
-    return ()
-
-
-def _ask_smi(smi: str, fields: Sequence[str]) -> str | None:
-    """Return nvidia-smi's answer, None when it has none."""
-    libraries = os.pathsep.join(filter(None, [os.environ.get("LD_LIBRARY_PATH"), *DRIVER_FOLDERS]))
     try:
-        answer = subprocess.run(
-            [smi, f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=SMI_TIMEOUT_SECONDS,
-            env={**os.environ, "LD_LIBRARY_PATH": libraries},
-        )
+        answer = _ask_smi(smi, QUERY) or _ask_smi(smi, QUERY[:OLDEST])
     except (OSError, subprocess.TimeoutExpired):
-        return None
-    return answer.stdout if answer.returncode == 0 else None
+        return ()
+    return parse_smi(answer, _minors(Path("/proc/driver/nvidia/gpus")))
+
+
+def _ask_smi(smi: str, fields: Sequence[str]) -> str:
+    """Return nvidia-smi's answer, empty where it refuses: it does not know a field, or there is no driver.
+
+    Raises OSError or TimeoutExpired where it cannot be asked.
+    """
+    libraries = os.pathsep.join(filter(None, [os.environ.get("LD_LIBRARY_PATH"), *DRIVER_FOLDERS]))
+    answer = subprocess.run(
+        [smi, f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=SMI_TIMEOUT_SECONDS,
+        env={**os.environ, "LD_LIBRARY_PATH": libraries},
+    )
+    return answer.stdout if answer.returncode == 0 else ""
 
 
 def parse_smi(csv: str, minors: dict[str, int]) -> tuple[HostGpu, ...]:
