@@ -114,6 +114,30 @@ def test_a_wheel_that_is_there_and_is_the_rows_own_is_not_made_again(
     assert json.loads(record.read_text())["key"] == lean.recipe(DEFAULT.select(["cu121"])[0]).key()
 
 
+def test_another_recipe_that_gives_other_bytes_leaves_both_wheels_and_the_row_takes_the_newer_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made_now: list[str] = []
+
+    def compiler(row: Row, **_: Any) -> wheels.Wheel:
+        recipe = lean.recipe(row)
+        path = wheel(tmp_path / "made", version=recipe.version)
+        with path.open("ab") as file:
+            file.write(recipe.key().encode())  # behind the archive's end: read by nobody
+        made_now.append(recipe.key())
+        return Store(tmp_path / "store").add(recipe.key(), path, source=recipe.source, record=recipe.record())
+
+    put_compiler(monkeypatch, compiler)
+    assert run(tmp_path / "house", "--row", "cu121") == ExitCode.AS_EXPECTED
+    monkeypatch.setattr(lean, "files_digest", lambda _docker: "another builder stage")
+    assert run(tmp_path / "house", "--row", "cu121") == ExitCode.AS_EXPECTED
+    assert len({*made_now}) == 2
+    assert len([*(tmp_path / "house").glob("*.whl")]) == 2
+    found = wheels.lookup(DEFAULT.select(["cu121"])[0], wheelhouses=[tmp_path / "house"])
+    assert found is not None
+    assert found.record["key"] == made_now[1]
+
+
 def test_a_wheelhouse_goes_before_the_compiler(tmp_path: Path, compiled: list[str]) -> None:
     given = wheel(tmp_path / "given")
     assert run(tmp_path / "house", "--row", "cu121", "--wheelhouse", str(given.parent)) == ExitCode.AS_EXPECTED

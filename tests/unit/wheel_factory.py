@@ -102,15 +102,19 @@ def wheel(
     library: bytes | None = None,
     name: str = "flash_attn_2_cuda.cpython-311-x86_64-linux-gnu.so",
 ) -> Path:
-    """Write a wheel into `folder`; `library=b""` leaves the extension out."""
+    """Write a wheel into `folder`, the same bytes for the same arguments; `library=b""` leaves the extension out."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"flash_attn-{version}-{tags}.whl"
     content = shared_object() if library is None else library
+    info = f"flash_attn-{version}.dist-info"
+    members: dict[str, str | bytes] = {
+        "flash_attn/__init__.py": f'__version__ = "{version.partition("+")[0]}"\n',
+        **({name: content} if content else {}),
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: flash-attn\nVersion: {version}\n",
+        f"{info}/RECORD": "",
+    }
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("flash_attn/__init__.py", f'__version__ = "{version.partition("+")[0]}"\n')
-        if content:
-            archive.writestr(name, content)
-        info = f"flash_attn-{version}.dist-info"
-        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: flash-attn\nVersion: {version}\n")
-        archive.writestr(f"{info}/RECORD", "")
+        for member, data in members.items():
+            # Without a date of its own a member gets that of now: two wheels made alike would differ once a second.
+            archive.writestr(zipfile.ZipInfo(member, date_time=(1980, 1, 1, 0, 0, 0)), data)
     return path
