@@ -1,7 +1,9 @@
 """Docker Engine 26.1 on Debian bookworm, for tests: trixie's dockerd and containerd with bookworm's runc.
 
-    python tests/engine/newer_engine.py start FOLDER     fetches, unpacks and starts it; prints its DOCKER_HOST
+    python tests/engine/newer_engine.py start FOLDER [IMAGE-STORE]     fetches and starts it; prints its DOCKER_HOST
     python tests/engine/newer_engine.py stop FOLDER
+
+IMAGE-STORE: `classic`, as engines had it up to 28, or `containerd`, as fresh installs of 29 have it.
 
 Nothing is installed: the two packages are unpacked into FOLDER, and the engine is a private one with its state there.
 They come from the Debian mirror that this machine's own apt is set up for. Needs root and `docker.io` (for runc).
@@ -90,9 +92,12 @@ def _environment(folder: Path, programs: Path) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def start(folder: Path) -> str:
+def start(folder: Path, image_store: str = "classic") -> str:
     """Start the engine, fetching it first where needed; return its DOCKER_HOST. One that runs is left running."""
     folder = folder.resolve()
+    ordinary = private._configuration
+    features = {"buildkit": True, "containerd-snapshotter": image_store == "containerd"}
+    private._configuration = lambda home: {**ordinary(home), "features": features}
     with _environment(folder, fetch(folder)):
         private.start()
         return private.host()
@@ -107,11 +112,16 @@ def stop(folder: Path) -> bool:
 
 def main(arguments: list[str]) -> int:
     """Run the command line above."""
-    if len(arguments) != 2 or arguments[0] not in ("start", "stop"):
-        sys.stderr.write(__doc__ or "")
-        return 2
-    folder = Path(arguments[1])
-    sys.stdout.write(f"DOCKER_HOST={start(folder)}\n" if arguments[0] == "start" else f"stopped: {stop(folder)}\n")
+    match arguments:
+        case ["start", folder]:
+            sys.stdout.write(f"DOCKER_HOST={start(Path(folder))}\n")
+        case ["start", folder, ("classic" | "containerd") as image_store]:
+            sys.stdout.write(f"DOCKER_HOST={start(Path(folder), image_store)}\n")
+        case ["stop", folder]:
+            sys.stdout.write(f"stopped: {stop(Path(folder))}\n")
+        case _:
+            sys.stderr.write(__doc__ or "")
+            return 2
     return 0
 
 

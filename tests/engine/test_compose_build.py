@@ -159,7 +159,7 @@ def test_the_toolkit_is_laid_out_as_everybody_expects(engine: Engine, small: str
         "set -e; pwd; cd /usr/local/cuda-12.0; test -e lib64/libcudart.so; test -e lib64/libnvJitLink.so.12; "
         "test -e include/cuda_runtime.h; test -e nvvm/lib64/libnvvm.so; test -e nvvm/libdevice/libdevice.10.bc; "
         'bin/ptxas --version | tail -1; readlink /usr/local/cuda; echo "$CUDA_HOME $GREETING"; '
-        'test ! -e /run/tools/bin/uv; test ! -e /tmp/wheels; test -z "$(ls -A /root/.cache/uv)"'
+        'test ! -e /run/tools/bin/uv; test ! -e /tmp/wheels; test -z "$(ls -A /root/.cache/uv 2>/dev/null)"'
     )
     lines: list[str] = []
     result = engine.run(small, ["sh", "-c", command], on_line=lines.append, timeout=60)

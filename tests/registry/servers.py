@@ -5,11 +5,12 @@ from __future__ import annotations
 import http.client
 import socket
 import subprocess
+import sys
 import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -85,12 +86,21 @@ class Proxy:
     seen: list[tuple[str, str]] = field(default_factory=list)
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of clients that hang up, as they do when TLS is answered in HTTP."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
+
+
 @contextmanager
 def faulty_proxy(target: str) -> Iterator[Proxy]:
     """Run a proxy before `localhost:PORT`; it passes everything on until it is given a rule."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        # What is no HTTP, as the TLS that clients try first, is answered in HTTP: only then do they fall back to that.
+        default_request_version = "HTTP/1.1"
 
         def _pass_on(self) -> None:
             body = self._body()
@@ -99,17 +109,16 @@ def faulty_proxy(target: str) -> Iterator[Proxy]:
             if fault and not fault.after:
                 self._answer(fault.status, [], b"")
                 return
-            upstream = http.client.HTTPConnection(target, timeout=60)
             headers = {key: value for key, value in self.headers.items() if key.lower() != "transfer-encoding"}
             headers["Content-Length"] = str(len(body))
-            upstream.request(self.command, self.path, body, headers)
-            answer = upstream.getresponse()
-            content = answer.read()
+            with closing(http.client.HTTPConnection(target, timeout=60)) as upstream:
+                upstream.request(self.command, self.path, body, headers)
+                answer = upstream.getresponse()
+                content = answer.read()
             if fault:
                 self._answer(fault.status, [], b"")
             else:
                 self._answer(answer.status, answer.getheaders(), content)
-            upstream.close()
 
         do_GET = do_HEAD = do_PUT = do_POST = do_PATCH = do_DELETE = _pass_on  # noqa: N815
 
@@ -137,7 +146,7 @@ def faulty_proxy(target: str) -> Iterator[Proxy]:
         def log_message(self, *args: Any) -> None:
             """Stay quiet."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = _Server(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     proxy = Proxy(host=f"localhost:{server.server_address[1]}")
     thread = threading.Thread(target=server.serve_forever, daemon=True)

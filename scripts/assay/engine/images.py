@@ -24,7 +24,11 @@ from assay.errors import EngineError, IngredientError
 
 @dataclass(frozen=True, kw_only=True)
 class Image:
-    """An image in the engine. size: bytes of its unpacked layers. layers: diff ids from the base up."""
+    """An image in the engine.
+
+    size: bytes of its unpacked layers; an engine with containerd's image store counts whole blocks of its disk.
+    layers: diff ids from the base up.
+    """
 
     id: str
     tags: tuple[str, ...]
@@ -48,11 +52,25 @@ def find(api: APIClient, reference: str) -> Image | None:
         id=raw["Id"],
         tags=tuple(raw.get("RepoTags") or ()),
         digests=tuple(raw.get("RepoDigests") or ()),
-        size=int(raw["Size"]),
+        size=_unpacked_bytes(api, raw),
         layers=tuple(raw["RootFS"].get("Layers") or ()),
         labels=config.get("Labels") or {},
         environment=dict(entry.split("=", 1) for entry in config.get("Env") or []),
     )
+
+
+def _unpacked_bytes(api: APIClient, raw: Mapping[str, Any]) -> int:
+    """Return the size of an image that was inspected.
+
+    With containerd's image store, which alone tells a descriptor, `Size` is that of the packed layers: about half.
+    """
+    if not raw.get("Descriptor"):
+        return int(raw["Size"])
+    try:
+        history: list[dict[str, Any]] = api.history(raw["Id"])  # type: ignore[no-untyped-call]
+    except (requests.RequestException, DockerException) as error:
+        raise engine_error(error, f"reading the history of image {raw['Id']}") from error
+    return sum(int(entry["Size"]) for entry in history)
 
 
 def get(api: APIClient, reference: str) -> Image:
@@ -202,10 +220,8 @@ def _umask() -> int:
 def storage(api: APIClient, references: Iterable[str]) -> dict[str, int]:
     """Return the bytes that a set of images takes in the engine (`total`), and what sharing layers saves (`shared`)."""
     stacks: list[Sequence[Layer]] = []
-    apart = 0
     for image in {image.id: image for image in (get(api, reference) for reference in references)}.values():
         history: list[dict[str, Any]] = api.history(image.id)  # type: ignore[no-untyped-call]
         stacks.append(layers_of(history, image.layers))
-        apart += image.size
     total = together(stacks)
-    return {"total": total, "shared": apart - total}
+    return {"total": total, "shared": sum(layer.size for stack in stacks for layer in stack) - total}

@@ -18,6 +18,10 @@ CANDIDATE = "candidate-"
 ATTEMPTS = 2
 """The engine itself tries each layer five times; this is for its giving up on a manifest."""
 
+# What the engine says at the end of every push. With containerd's image store it says so nowhere else.
+_PUSHED = re.compile(r"^\S+: digest: (sha256:[0-9a-f]{64}) size: \d+$")
+# As a number of its own: the digests and ports that errors tell hold those digits by chance.
+_TOO_LARGE = re.compile(r"too large|\b413\b", re.IGNORECASE)
 _NO_USE = re.compile(r"denied|unauthorized|authentication|no basic auth|not allowed|too large", re.IGNORECASE)
 
 
@@ -60,7 +64,8 @@ def _push_once(engine: Engine, name: str, tag: str) -> tuple[str, str]:
         fields: dict[str, Any] = event
         if "error" in fields:
             return "", str(fields.get("errorDetail", {}).get("message") or fields["error"])
-        digest = fields.get("aux", {}).get("Digest", digest) or digest
+        told = _PUSHED.match(fields.get("status", ""))
+        digest = fields.get("aux", {}).get("Digest") or (told[1] if told else digest)
     return digest, trouble
 
 
@@ -69,7 +74,7 @@ def _words(name: str, trouble: str) -> str:
     text = f"the engine could not push to {name}: {trouble}"
     if "HTTP response to HTTPS client" in trouble:
         return f"{text}; add {host} to insecure-registries in the engine's daemon.json"
-    if "too large" in trouble or "413" in trouble:
+    if _TOO_LARGE.search(trouble):
         return f"{text}; raise the limit of the registry or of the proxy before it (nginx: client_max_body_size)"
     if _NO_USE.search(trouble):
         return f"{text}; run `docker login {host}` as someone who may write there"
