@@ -231,6 +231,13 @@ NO_SPACE = "OSError: [Errno 28] No space left on device"
         ("[2/2] COPY a /b", '"/a" not found: not found', [], BuildFailed),
         ("[2/2] RUN echo", "rpc error: code = Unavailable desc = transport is closing", [], EngineError),
         ("[2/2] RUN transport is closing", 'process "transport is closing": exit code: 1', [], BuildFailed),
+        ("[linux/amd64 2/2] RUN echo", "exit code: 3", ["why"], BuildFailed),
+        ("[internal] load remote build context", 'Get "http://build-context-x": no such host', [], EngineError),
+        ("[internal] settings cache mount permissions", "mkdir /x: not a directory", [], EngineError),
+        ("copy /context /", "lchown: operation not permitted", [], EngineError),
+        ("exporting to image", "unexpected end of JSON input", [], EngineError),
+        ("resolve image config for docker-image://docker.io/docker/dockerfile:1", "no such host", [], IngredientError),
+        ("resolve image config for docker.io/docker/dockerfile:1", "no such host", [], IngredientError),
         ("exporting to image", "failed to register layer: write /x: no space left on device", [], EngineError),
         ("[internal] load metadata for docker.io/library/none:1", "pull access denied", [], IngredientError),
         ("[base 1/3] FROM docker.io/library/x@sha256:00", "failed to copy: EOF", [], IngredientError),
@@ -244,3 +251,15 @@ def test_a_failure_is_laid_at_the_right_door(step: str, said: str, tail: list[st
     if isinstance(error, BuildFailed):
         assert error.part == "torch"
         assert error.log[-1] == said
+
+
+def test_an_engine_that_loses_the_context_is_told_from_a_dockerfile_that_fails() -> None:
+    error = failure(
+        'failed to read downloaded context: failed to load cache key: Get "http://build-context-x": no such host',
+        step="[internal] load remote build context",
+        step_error='Get "http://build-context-x": no such host',
+        tail=[],
+        dockerfile_text=DOCKERFILE,
+    )
+    assert type(error) is EngineError
+    assert "containerd-snapshotter" in str(error)

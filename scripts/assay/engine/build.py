@@ -17,7 +17,7 @@ from assay.engine.classic import ClassicProgress
 from assay.engine.context import pack
 from assay.engine.events import Mask, OnEvent
 from assay.engine.progress import Progress
-from assay.engine.steps import UNKNOWN_PART, part_of_line, part_of_step
+from assay.engine.steps import UNKNOWN_PART, of_the_dockerfile, part_of_line, part_of_step
 from assay.engine.stream import build_stream
 from assay.engine.trace import decode
 from assay.errors import AssayError, BuildFailed, EngineError, IngredientError
@@ -37,6 +37,15 @@ ENGINE_TROUBLE = re.compile(
 # The command ran and said no: `exit code: 1` (BuildKit), `returned a non-zero code: 1` (classic).
 COMMAND_FAILED = re.compile(r"(exit code|non-zero code): \d+\s*$")
 IMAGE_STEP = re.compile(r"^\[(internal|auth)\] load metadata for (?P<image>\S+)|^\[[^\]]*\] FROM (?P<base>\S+)")
+# The image that a `# syntax=` line names, which reads the Dockerfile.
+FRONTEND_STEP = re.compile(r"^resolve image config for (?:docker-image://)?(?P<image>\S+)")
+# How an engine fails that has containerd's image store and looks a context sent to it up as if it were a host
+# (moby's issue 47717; seen with Engine 26.1, no longer with 28.5).
+LOST_CONTEXT = re.compile(r"^failed to read downloaded context\b")
+LOST_CONTEXT_ADVICE = (
+    "this version cannot build from its API with containerd's image store: use Engine 28.5 or newer, or set"
+    ' `"features": {"containerd-snapshotter": false}` in its daemon.json'
+)
 CLASSIC_IMAGE_STEP = re.compile(r"^Step \d+/\d+ : FROM (?P<image>\S+)")
 DOCKERFILE_LINE = re.compile(r"(?:parse error )?(?:on )?line (?P<line>\d+):")
 
@@ -156,7 +165,17 @@ def failure(error: str, *, step: str, step_error: str, tail: Sequence[str], dock
     if image:
         name = next(group for group in (image.groupdict().get("image"), image.groupdict().get("base")) if group)
         return IngredientError(f"base image {name} could not be had: {about}")
-    if not COMMAND_FAILED.search(about) and ENGINE_TROUBLE.search(about):
+    if LOST_CONTEXT.search(error):
+        return EngineError(f"the Docker engine lost the build's context ({about}); {LOST_CONTEXT_ADVICE}")
+    if frontend := FRONTEND_STEP.match(step):
+        return IngredientError(
+            f"{frontend['image']}, which the Dockerfile's `# syntax=` line names, could not be had: {about}; the engine"
+            " fetches it for every build: let it reach the registry, or leave the line out"
+        )
+    # Only an instruction can say no. All else that has a name is what the engine does around them: it fetches the
+    # context, makes folders for mounts, exports the image.
+    own = not step or of_the_dockerfile(step)
+    if not own or (not COMMAND_FAILED.search(about) and ENGINE_TROUBLE.search(about)):
         return EngineError(f"the Docker engine failed in step {step!r}: {about}")
     if step:
         return BuildFailed(part=part_of_step(dockerfile_text, step), step=step, log=[*tail, about])

@@ -20,6 +20,11 @@ CLASSIC_STEP = re.compile(r"^Step (?P<position>\d+)/\d+ : (?P<text>.*)$", re.DOT
 UNKNOWN_PART = "unknown"
 
 
+def of_the_dockerfile(step: str) -> bool:
+    """Tell whether a step carries out an instruction; the engine has steps of its own beside those."""
+    return bool(BUILDKIT_STEP.match(step) or CLASSIC_STEP.match(step))
+
+
 def part_of_step(dockerfile_text: str, step: str) -> str:
     """Return the part that a step belongs to, `unknown` where the name leads to no instruction."""
     instruction = find_instruction(parse(dockerfile_text), step)
