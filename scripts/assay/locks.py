@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -30,6 +29,7 @@ from assay import paths, pinned, releases
 from assay.errors import AssayError, ExitCode, IngredientError, UsageError
 from assay.network import NetworkSettings
 from assay.releases import CudaRelease, TorchBuild
+from assay.requirements import parse
 from assay.suggest import perhaps
 
 PYTHONS = ("3.10", "3.11", "3.12")
@@ -46,8 +46,6 @@ PLATFORM = "x86_64-manylinux_2_28"
 
 # For a torch whose requirements nobody has written yet: the last numpy that runs on the oldest Python of PYTHONS.
 NUMPY = "2.2.6"
-
-_PIN = re.compile(r"^(?P<name>[A-Za-z0-9._-]+)==(?P<version>[^\s;\\]+)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,9 +190,9 @@ def _pythons(build: TorchBuild) -> tuple[str, ...]:
 
 
 def pins(text: str) -> dict[str, str]:
-    """Return name -> version of a requirements file whose lines are all pinned with `==`."""
-    matches = (_PIN.match(line) for line in text.splitlines())
-    return {match["name"]: match["version"] for match in matches if match}
+    """Return name -> version of everything that a requirements file pins with `==`."""
+    found, _ = parse(text)
+    return {pin.name: pin.version for pin in found}
 
 
 def resolve(requirements: str, python: str, *, constraints: Path | None = None, keep: str = "") -> str:
