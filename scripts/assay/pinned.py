@@ -19,6 +19,9 @@ from assay.suggest import perhaps
 FLASH_ATTN = "flash-attn"
 """Folder under `docker/` with what the builder stage of flash-attn uses."""
 
+PLATFORM = "x86_64-manylinux_2_28"
+"""What locked wheels have to suit: glibc 2.28 or newer, which Debian 12 and Ubuntu 22.04 both are."""
+
 
 def torch_lock(build: TorchBuild, python: str) -> str:
     """Return the lock of a torch build for a Python, relative to `docker/locks`."""
