@@ -11,6 +11,7 @@ _KEYRING = "debian-archive-keyring"
 _SUITE = re.compile(r"^(?P<name>[a-z]+)(?P<pocket>-security|-updates|/updates)?$")
 _RELEASES = {"bullseye", "bookworm", "trixie", "forky", "sid", "stable", "oldstable", "testing"}
 _COMPONENTS = {"main", "contrib", "non-free", "non-free-firmware"}
+_OFF = {"no", "false", "without", "off", "disable", "0"}  # as apt's StringToBool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +86,7 @@ def _deb822(text: str) -> Iterator[AptSource]:
                 name, _, value = line.partition(":")
                 name = name.strip().lower()
                 fields[name] = value.strip()
-        if "deb" not in fields.get("types", "").split() or fields.get("enabled") == "no":
+        if "deb" not in fields.get("types", "").split() or fields.get("enabled", "").lower() in _OFF:
             continue
         for uri in fields.get("uris", "").split():
             for suite in fields.get("suites", "").split():

@@ -19,11 +19,11 @@ from typing import IO, cast
 
 import requests
 from docker.errors import DockerException, ImageNotFound
+from packaging.utils import canonicalize_name
 
 from assay.engine import Engine
 from assay.engine.owner import LABEL, owner
 from assay.errors import EngineError, IngredientError
-from assay.requirements import normalised
 
 _WANTED = re.compile(
     r"(?:etc|usr/lib)/os-release"
@@ -177,7 +177,7 @@ def _python(files: Mapping[str, bytes]) -> Iterator[PythonPackage]:
         record = files.get(f"{folder}/RECORD")
         version = _PYTHON_OF_PATH.search(f"/{folder}/")
         yield PythonPackage(
-            name=normalised(fields.get("Name", "")),
+            name=canonicalize_name(fields.get("Name", "")),
             version=fields.get("Version", ""),
             record_sha256=hashlib.sha256(record).hexdigest() if record is not None else None,
             folder="/" + folder.rpartition("/")[0],

@@ -14,12 +14,7 @@ UV_INDEX among them.
 from __future__ import annotations
 
 import argparse
-import os
-import re
-import shutil
-import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,8 +23,9 @@ import tomli
 
 from assay import paths, pinned, releases
 from assay.errors import AssayError, ExitCode, IngredientError, UsageError
-from assay.network import NetworkSettings
+from assay.files import write_atomically
 from assay.releases import CudaRelease, TorchBuild
+from assay.resolve import pins, resolve
 from assay.suggest import perhaps
 
 PYTHONS = ("3.10", "3.11", "3.12")
@@ -41,13 +37,8 @@ ANY_PYTHON = "3.10"
 PUBLISHER_PYTHON = "3.12"
 """The interpreter of the workflow's job that publishes."""
 
-# glibc 2.28 or newer: Debian 12 and Ubuntu 22.04 both are.
-PLATFORM = "x86_64-manylinux_2_28"
-
 # For a torch whose requirements nobody has written yet: the last numpy that runs on the oldest Python of PYTHONS.
 NUMPY = "2.2.6"
-
-_PIN = re.compile(r"^(?P<name>[A-Za-z0-9._-]+)==(?P<version>[^\s;\\]+)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,8 +142,7 @@ def begin_torch(build: TorchBuild, release: CudaRelease, folder: Path) -> Path:
             why.append(f"torch=={version} is another build: {foreign}")
             continue
         target = _torch_in(build, folder)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(text, encoding="utf-8")
+        write_atomically(target, text)
         return target
     raise IngredientError(
         f"no torch {build.version} in the package indexes of this machine.\n"
@@ -191,51 +181,6 @@ def _pythons(build: TorchBuild) -> tuple[str, ...]:
     return pythons
 
 
-def pins(text: str) -> dict[str, str]:
-    """Return name -> version of a requirements file whose lines are all pinned with `==`."""
-    matches = (_PIN.match(line) for line in text.splitlines())
-    return {match["name"]: match["version"] for match in matches if match}
-
-
-def resolve(requirements: str, python: str, *, constraints: Path | None = None, keep: str = "") -> str:
-    """Return the requirements pinned by version and hash.
-
-    constraints: a lock whose versions hold, and whose packages are left out. keep: the lock as it was; what it holds is
-    preferred to what is newer.
-    Raises IngredientError with uv's own message when the index cannot satisfy them, or when uv is missing.
-    """
-    uv = shutil.which("uv")
-    if uv is None:
-        raise IngredientError("uv is not on PATH; install it with `python3 -m pip install uv`")
-    with tempfile.TemporaryDirectory() as scratch:
-        source, target = Path(scratch, "requirements.in"), Path(scratch, "requirements.txt")
-        source.write_text(requirements, encoding="utf-8")
-        target.write_text(keep, encoding="utf-8")
-        command = [uv, "pip", "compile", str(source), "--output-file", str(target), "--quiet", "--generate-hashes"]
-        command += ["--no-config", "--no-header", "--no-annotate", "--only-binary", ":all:"]
-        command += ["--python-version", python, "--python-platform", PLATFORM]
-        if constraints:
-            command += ["--constraints", str(constraints)]
-            for name in pins(constraints.read_text(encoding="utf-8")):
-                command += ["--no-emit-package", name]
-        answer = subprocess.run(command, env=_environment(), capture_output=True, text=True, check=False)
-        if answer.returncode:
-            raise IngredientError(f"uv says\n{answer.stderr.strip()}")
-        lines = target.read_text(encoding="utf-8").splitlines()
-    # uv tells at the end which packages --no-emit-package left out; the first line already does.
-    return "\n".join(line for line in lines if not line.startswith("#")).strip() + "\n"
-
-
-def _environment() -> dict[str, str]:
-    """Return the environment for uv: what is set for uv itself, and pip's settings and the CA bundle besides.
-
-    Unlike in builds, where a hash says which file it is, an index that has a package is the only one asked for it.
-    """
-    network = NetworkSettings.from_host()
-    bundle = {"SSL_CERT_FILE": str(network.ca_bundle)} if network.ca_bundle else {}
-    return {**network.index_variables(), **bundle, **os.environ}
-
-
 def write(lock: Lock, folder: Path, *, upgrade: bool = False) -> bool:
     """Write one lock, and tell whether that changed it. Raises IngredientError when it cannot be resolved."""
     target = (lock.folder or folder) / lock.target
@@ -247,8 +192,7 @@ def write(lock: Lock, folder: Path, *, upgrade: bool = False) -> bool:
         raise IngredientError(f"cannot lock {lock.target}: {error}") from error
     without = f", without what {lock.constraints} holds" if lock.constraints else ""
     head = f"# Written by `nox -s lock` from {lock.source} for Python {lock.python}{without}.\n"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(head + body, encoding="utf-8")
+    write_atomically(target, head + body)
     return head + body != before
 
 

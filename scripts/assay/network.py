@@ -8,7 +8,6 @@ indexes may hold passwords: the folder is for its owner alone, and `masked()` ke
 
 from __future__ import annotations
 
-import configparser
 import os
 import shlex
 import subprocess
@@ -17,10 +16,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-import tomli
-
 from assay.apt import AptSource, read_sources
 from assay.errors import IngredientError
+from assay.index_settings import pip_settings, uv_settings
 from assay.redact import secrets_of, without_passwords
 
 MOUNT = "/run/network"
@@ -80,8 +78,8 @@ class NetworkSettings:
         Raises IngredientError when a settings file cannot be read, or names a CA bundle that is not there.
         """
         env = os.environ if environment is None else environment
-        pip = _pip_settings(env, root)
-        uv = _uv_settings(env, root)
+        pip = pip_settings(env, root)
+        uv = uv_settings(env, root)
         index = _remote([uv.get("index", ""), pip.get("index-url", "")])
         extra = [*uv.get("extra", "").split(), *pip.get("extra-index-url", "").split()]
         links = [*uv.get("find-links", "").split(), *pip.get("find-links", "").split()]
@@ -208,67 +206,6 @@ def _unique(values: Iterable[str]) -> tuple[str, ...]:
 def _remote(values: Iterable[str]) -> tuple[str, ...]:
     """Return the addresses that mean something inside a build step: folders of this machine do not."""
     return _unique(value for value in values if value.startswith(("http://", "https://")))
-
-
-def _pip_settings(env: Mapping[str, str], root: Path) -> dict[str, str]:
-    """Return pip's settings as pip merges them: site files, then the user's, then PIP_CONFIG_FILE, then PIP_*."""
-    home = Path(env.get("HOME", "/nonexistent"))
-    config_home = Path(env.get("XDG_CONFIG_HOME") or home / ".config")
-    files = [root / "etc/xdg/pip/pip.conf", root / "etc/pip.conf"]
-    files += [home / ".pip/pip.conf", config_home / "pip/pip.conf"]
-    if chosen := env.get("PIP_CONFIG_FILE"):
-        # pip's own rule: os.devnull here switches all files off.
-        files = [] if chosen == os.devnull else [*files, Path(chosen)]
-    settings: dict[str, str] = {}
-    for file in files:
-        parser = configparser.RawConfigParser()
-        try:
-            parser.read(file, encoding="utf-8")
-        except (configparser.Error, UnicodeDecodeError) as error:
-            said = without_passwords(str(error))  # it quotes the line
-            raise IngredientError(f"cannot read pip's settings in {file}: {said}") from error
-        for section in ("global", "install"):
-            if parser.has_section(section):
-                settings.update(parser.items(section))
-    names = ("index-url", "extra-index-url", "find-links", "trusted-host", "cert")
-    for name in names:
-        if value := env.get(f"PIP_{name.upper().replace('-', '_')}"):
-            settings[name] = value
-    return settings
-
-
-def _uv_settings(env: Mapping[str, str], root: Path) -> dict[str, str]:
-    """Return uv's index settings: `index`, `extra`, `find-links`, `insecure`, lists joined by blanks."""
-    home = Path(env.get("HOME", "/nonexistent"))
-    config_home = Path(env.get("XDG_CONFIG_HOME") or home / ".config")
-    settings: dict[str, str] = {}
-    for file in (root / "etc/uv/uv.toml", config_home / "uv/uv.toml"):
-        if not file.is_file():
-            continue
-        try:
-            data = tomli.loads(file.read_text(encoding="utf-8"))
-        except (tomli.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-            raise IngredientError(f"cannot read uv's settings in {file}: {error}") from error
-        data = {**data, **data.get("pip", {})}
-        indexes = data.get("index", [])
-        default = [entry["url"] for entry in indexes if entry.get("default")]
-        others = [entry["url"] for entry in indexes if not entry.get("default")]
-        settings["index"] = next(iter(default), data.get("index-url", ""))
-        settings["extra"] = " ".join([*others, *data.get("extra-index-url", [])])
-        settings["find-links"] = " ".join(data.get("find-links", []))
-        settings["insecure"] = " ".join(data.get("allow-insecure-host", []))
-    variables = {
-        "index": ("UV_DEFAULT_INDEX", "UV_INDEX_URL"),
-        "extra": ("UV_INDEX", "UV_EXTRA_INDEX_URL"),
-        "find-links": ("UV_FIND_LINKS",),
-        "insecure": ("UV_INSECURE_HOST",),
-    }
-    for name, candidates in variables.items():
-        if value := next((env[key] for key in candidates if env.get(key)), None):
-            # An index may carry a name, `name=https://...`; only the address matters here.
-            words = (word.partition("=")[2] if "=http" in word else word for word in value.split())
-            settings[name] = " ".join(words)
-    return settings
 
 
 def _ca_bundle(env: Mapping[str, str], pip: Mapping[str, str], root: Path) -> Path | None:

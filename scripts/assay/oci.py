@@ -131,14 +131,9 @@ class Manifest:
         return {"mediaType": self.media_type, "digest": self.digest, "size": len(self.data)}
 
 
-def descriptor(media_type: str, data: bytes, **annotations: str) -> dict[str, Any]:
-    """Return how a manifest refers to a blob. Annotation names' `__` stand for what is no identifier."""
-    value: dict[str, Any] = {
-        "mediaType": media_type,
-        "digest": digest_of(data),
-        "size": len(data),
-    }
-    return {**value, "annotations": annotations} if annotations else value
+def descriptor(media_type: str, data: bytes) -> dict[str, Any]:
+    """Return how a manifest refers to a blob."""
+    return {"mediaType": media_type, "digest": digest_of(data), "size": len(data)}
 
 
 def _manifest(media_type: str, fields: Mapping[str, Any]) -> Manifest:

@@ -1,4 +1,4 @@
-"""What is pinned under `docker/`: the locks by their names, flash-attn's sources and the compilers for it.
+"""What is pinned under `docker/`: the locks and their packages, flash-attn's sources and the compilers for it.
 
 Reads files and knows no row, so that the rules of the matrix and the builds ask the same questions of the same place.
 """
@@ -6,17 +6,21 @@ Reads files and knows no row, so that the rules of the matrix and the builds ask
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from assay import paths
+from assay import paths, requirements
 from assay.errors import IngredientError
 from assay.releases import CudaRelease, TorchBuild
+from assay.requirements import Pin, Problem
 from assay.suggest import perhaps
 
 FLASH_ATTN = "flash-attn"
 """Folder under `docker/` with what the builder stage of flash-attn uses."""
+
+PLATFORM = "x86_64-manylinux_2_28"
+"""What locked wheels have to suit: glibc 2.28 or newer, which Debian 12 and Ubuntu 22.04 both are."""
 
 
 def torch_lock(build: TorchBuild, python: str) -> str:
@@ -57,6 +61,62 @@ def locks_dir() -> Path:
 def is_locked(*locks: str) -> bool:
     """Tell whether all these locks are there."""
     return all((locks_dir() / lock).is_file() for lock in locks)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Locked:
+    """A pin, and the lock that holds it: a path under `docker/locks`."""
+
+    pin: Pin
+    lock: str
+
+
+def locked(locks: Iterable[str]) -> dict[str, Locked]:
+    """Return what locks pin, by normalised name. locks: paths under `docker/locks`.
+
+    Raises IngredientError for a lock that is not there.
+    """
+    found = {}
+    for lock in locks:
+        path = locks_dir() / lock
+        if not path.is_file():
+            raise IngredientError(missing(lock))
+        # A marker in one of our own locks is no problem: each is written for one interpreter.
+        found.update({pin.name: Locked(pin=pin, lock=lock) for pin in requirements.read(path).pins})
+    return found
+
+
+def missing(lock: str) -> str:
+    """Return what to say of a lock that is not there."""
+    return (
+        f"the lock {lock} is not in {locks_dir()}; write it with `nox -s lock`, or ask for a combination that is locked"
+    )
+
+
+def conflicts(pins: Iterable[Pin], held: Mapping[str, Locked], *, flash_attn: str) -> Iterator[Problem]:
+    """Yield every pin that the row's own locks contradict. flash_attn: where the row's flash-attn comes from."""
+    for pin in pins:
+        other = held.get(pin.name)
+        if pin.name == "flash-attn":
+            without = ' (now: source = "none", and no check asks for it)' if flash_attn == "none" else ""
+            yield (
+                pin.line,
+                f"which flash-attn goes into the image is said by the row's `flash-attn`{without}: leave the line out",
+            )
+        elif other is None:
+            continue
+        elif other.pin.version != pin.version:
+            yield (
+                pin.line,
+                f"{pin.name} {pin.version} conflicts with {pin.name} {other.pin.version} of the row's own lock "
+                f"docker/locks/{other.lock}: write {other.pin.version}, or leave the line out",
+            )
+        elif pin.hashes and not set(pin.hashes) & set(other.pin.hashes):
+            yield (
+                pin.line,
+                f"{pin.name} {pin.version} has other hashes than in the row's own lock docker/locks/{other.lock}: "
+                "take those, or leave the line out",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +169,8 @@ def sdist_sha256(version: str) -> str:
             f"flash-attn.version {version!r} cannot be compiled: docker/{FLASH_ATTN}/source/{path.name} is missing; "
             f"{perhaps(version, pinned)}. Add it with the sdist's hash, or use a wheelhouse"
         )
-    return path.read_text(encoding="utf-8").rpartition("--hash=sha256:")[2].strip()
+    (pin,) = requirements.read(path).pins
+    return pin.hashes[0]
 
 
 def cannot_compile(version: str, nvcc: str | None, archs: Iterable[str]) -> Iterator[tuple[str, str]]:

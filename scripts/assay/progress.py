@@ -51,7 +51,6 @@ class View:
         self._console = console or Console(stderr=True)
         self._clock = clock
         self._states = {row: _State(phase_started=clock()) for row in rows}
-        self._notes: list[str] = []
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._width = max((len(row) for row in rows), default=0)

@@ -1,20 +1,16 @@
-"""Reads hash-pinned Python requirements: those that a row adds of its own, and the locks that they have to go with."""
+"""Reads and writes hash-pinned Python requirements: those that a row adds of its own, and the project's own locks."""
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from assay.errors import IngredientError
-from assay.pinned import locks_dir
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
 
-_PINNED = re.compile(
-    r"(?P<name>[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)\s*(?:\[[^\]]*\])?"
-    r"\s*==\s*(?P<version>[A-Za-z0-9][A-Za-z0-9.!+_-]*)\s*(?P<marker>;.*)?"
-)
 _HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
 _COMMENT = re.compile(r"(^|\s)#.*$")
 # Options of a requirements file that say where packages come from.
@@ -35,25 +31,12 @@ class Pin:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Locked:
-    """A pin, and the lock that holds it: a path under `docker/locks`."""
-
-    pin: Pin
-    lock: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class RequirementsFile:
     """What a file holds, everything that is wrong with it, and the sha256 of its bytes."""
 
     pins: tuple[Pin, ...]
     problems: tuple[Problem, ...]
     sha256: str
-
-
-def normalised(name: str) -> str:
-    """Return a Python package's name in the form in which names are compared."""
-    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def read(path: Path) -> RequirementsFile:
@@ -68,64 +51,22 @@ def read(path: Path) -> RequirementsFile:
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         return RequirementsFile(pins=(), problems=((line, "no UTF-8: save the file in that encoding"),), sha256=sha256)
+    pins, problems = parse(text)
+    return RequirementsFile(pins=pins, problems=problems, sha256=sha256)
+
+
+def parse(content: str) -> tuple[tuple[Pin, ...], tuple[Problem, ...]]:
+    """Return the pins of a file's content, and everything that is wrong with it; an entry may give both."""
     pins: dict[str, Pin] = {}
     problems: list[Problem] = []
-    for tokens in _entries(text):
+    for tokens in _entries(content):
         found, pin = _entry(tokens)
         problems += found
         if pin and pin.name in pins and not found:
             problems.append((pin.line, f"{pin.name} stands in line {pins[pin.name].line} already: keep one of them"))
         elif pin:
             pins.setdefault(pin.name, pin)
-    return RequirementsFile(pins=tuple(pins.values()), problems=tuple(problems), sha256=sha256)
-
-
-def locked(locks: Iterable[str]) -> dict[str, Locked]:
-    """Return what locks pin, by normalised name. locks: paths under `docker/locks`.
-
-    Raises IngredientError for a lock that is not there.
-    """
-    found = {}
-    for lock in locks:
-        path = locks_dir() / lock
-        if not path.is_file():
-            raise IngredientError(missing(lock))
-        # A marker in one of our own locks is no problem: each is written for one interpreter.
-        found.update({pin.name: Locked(pin=pin, lock=lock) for pin in read(path).pins})
-    return found
-
-
-def missing(lock: str) -> str:
-    """Return what to say of a lock that is not there."""
-    return (
-        f"the lock {lock} is not in {locks_dir()}; write it with `nox -s lock`, or ask for a combination that is locked"
-    )
-
-
-def conflicts(pins: Iterable[Pin], held: Mapping[str, Locked], *, flash_attn: str) -> Iterator[Problem]:
-    """Yield every pin that the row's own locks contradict. flash_attn: where the row's flash-attn comes from."""
-    for pin in pins:
-        other = held.get(pin.name)
-        if pin.name == "flash-attn":
-            without = ' (now: source = "none", and no check asks for it)' if flash_attn == "none" else ""
-            yield (
-                pin.line,
-                f"which flash-attn goes into the image is said by the row's `flash-attn`{without}: leave the line out",
-            )
-        elif other is None:
-            continue
-        elif other.pin.version != pin.version:
-            yield (
-                pin.line,
-                f"{pin.name} {pin.version} conflicts with {pin.name} {other.pin.version} of the row's own lock "
-                f"docker/locks/{other.lock}: write {other.pin.version}, or leave the line out",
-            )
-        elif pin.hashes and not set(pin.hashes) & set(other.pin.hashes):
-            yield (
-                pin.line,
-                f"{pin.name} {pin.version} has other hashes than in the row's own lock docker/locks/{other.lock}: "
-                "take those, or leave the line out",
-            )
+    return tuple(pins.values()), tuple(problems)
 
 
 def text(pins: Iterable[Pin]) -> str:
@@ -160,8 +101,9 @@ def _entry(tokens: list[Token]) -> tuple[list[Problem], Pin | None]:
     (line, requirement), *rest = tokens
     if requirement.startswith("-"):
         return [(line, _why_not(requirement))], None
-    match = _PINNED.fullmatch(requirement)
-    if match is None:
+    asked = _parsed(requirement)
+    version = _one_version(asked) if asked else None
+    if asked is None or version is None:
         # An address may hold a password, so it is not said again.
         placed = "@" in requirement or "://" in requirement
         what = "a package by its address" if placed else f"{_short(requirement)} is not pinned to one version"
@@ -169,7 +111,7 @@ def _entry(tokens: list[Token]) -> tuple[list[Problem], Pin | None]:
             (line, f"{what}: write NAME==VERSION --hash=sha256:..., as `uv pip compile --generate-hashes` does")
         ], None
     problems, hashes = [], []
-    if match["marker"]:
+    if asked.marker:
         problems.append(
             (
                 line,
@@ -192,8 +134,22 @@ def _entry(tokens: list[Token]) -> tuple[list[Problem], Pin | None]:
                 f"{_short(requirement)} has no hash: add --hash=sha256:..., as `uv pip compile --generate-hashes` does",
             )
         )
-    pin = Pin(name=normalised(match["name"]), version=match["version"], hashes=tuple(hashes), line=line)
-    return problems, pin
+    return problems, Pin(name=canonicalize_name(asked.name), version=version, hashes=tuple(hashes), line=line)
+
+
+def _parsed(requirement: str) -> Requirement | None:
+    try:
+        return Requirement(requirement)
+    except InvalidRequirement:
+        return None
+
+
+def _one_version(asked: Requirement) -> str | None:
+    """Return the version that a requirement pins with `==`, None where it allows others or names an address."""
+    specifiers = list(asked.specifier)
+    if len(specifiers) != 1 or specifiers[0].operator != "==" or specifiers[0].version.endswith(".*"):
+        return None
+    return specifiers[0].version
 
 
 def _why_not(option: str) -> str:

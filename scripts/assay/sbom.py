@@ -14,12 +14,12 @@ from cyclonedx.model.tool import ToolRepository
 from cyclonedx.output.json import JsonV1Dot6
 from cyclonedx.schema import SchemaVersion
 from packageurl import PackageURL
+from packaging.utils import canonicalize_name
 
 from assay.certificate import Ingredient
 from assay.certificate.evidence import sha256_hex
 from assay.errors import CertificateError
 from assay.inventory import DebianPackage, Inventory, PythonPackage, Toolkit
-from assay.requirements import normalised
 
 
 def make(
@@ -45,7 +45,7 @@ def make(
         hashes=[_sha256(sha256_hex(image_id))],
         properties=[Property(name="assay:hash-of", value="image configuration")],
     )
-    known = {normalised(one.name): one for one in ingredients}
+    known: dict[str, Ingredient] = {canonicalize_name(one.name): one for one in ingredients}
     parts = [
         *(_system(inventory)),
         *(_debian(package, inventory) for package in inventory.debian),

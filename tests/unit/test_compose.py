@@ -1,52 +1,29 @@
-"""Dockerfiles and contexts: what each row gives, and that the same inputs give the same bytes."""
+"""Dockerfiles: what each row gives."""
 
 from __future__ import annotations
 
-import hashlib
-import io
 import os
 import shutil
 import subprocess
 import sys
-import tarfile
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from composing import CHECKOUT, OFFLINE, PLAIN, ROWS, stand_in
 
-from assay import matrix
-from assay.compose import Composed, compose, part_of_line, parts_of
+from assay.compose import compose, part_of_line, parts_of
 from assay.compose.variables import dockerfile_string
-from assay.engine.context import pack
 from assay.errors import IngredientError, MatrixError
 from assay.matrix.row import FlashAttn, Row
-from assay.network import NetworkSettings
 from assay.wheels import Wheel
 
-CHECKOUT = Path(__file__).parents[2]
-OFFLINE = NetworkSettings()
-PLAIN = Row(id="plain", expect="certify", flash_attn=FlashAttn(source="none"))
 DEBIAN = replace(PLAIN, id="debian-toolkit", toolkit="debian", base="debian:trixie", cuda="12.4.1", torch="base")
-ROWS = {
-    row.id: row
-    for file in ("matrix.toml", "examples/matrix.nvidia-cuda.toml")
-    for row in matrix.load(CHECKOUT / file).rows
-}
 
 
 @pytest.fixture
 def wheel(tmp_path: Path) -> Wheel:
-    path = tmp_path / "flash_attn-2.8.3+assay.hd64-cp311-cp311-linux_x86_64.whl"
-    path.write_bytes(b"not really a wheel")
-    return Wheel(
-        path=path,
-        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
-        source="wheelhouse",
-        compiler=None,
-        archs=("80",),
-        version="2.8.3+assay.hd64",
-        files={},
-    )
+    return stand_in(tmp_path)
 
 
 def text(row: Row, out: Path, wheel: Wheel | None = None, **options: object) -> str:
@@ -57,14 +34,6 @@ def instructions(dockerfile: str) -> list[str]:
     """The Dockerfile without comments, continuation lines joined: one string per instruction."""
     lines = (line for line in dockerfile.splitlines() if line and not line.startswith("#"))
     return "\n".join(lines).replace("\\\n", " ").splitlines()
-
-
-def image_id(composed: Composed) -> dict[str, bytes]:
-    return {
-        path.relative_to(composed.folder).as_posix(): path.read_bytes()
-        for path in composed.folder.rglob("*")
-        if path.is_file()
-    }
 
 
 @pytest.mark.parametrize("frontend", ["buildkit", "classic"])
@@ -83,68 +52,6 @@ def test_every_row_passes_the_linter(row: Row, frontend: str, link: bool, tmp_pa
         check=False,
     )
     assert answer.stdout + answer.stderr == ""
-
-
-def test_same_inputs_give_the_same_bytes(tmp_path: Path, wheel: Wheel) -> None:
-    first = compose(ROWS["cu121"], out=tmp_path / "a", network=OFFLINE, wheel=wheel)
-    second = compose(ROWS["cu121"], out=tmp_path / "b", network=OFFLINE, wheel=wheel)
-    assert image_id(first) == image_id(second)
-    assert first.digest == second.digest
-
-
-def test_composing_again_leaves_nothing_of_the_last_time(tmp_path: Path, wheel: Wheel) -> None:
-    compose(replace(ROWS["cu120"], id="same"), out=tmp_path, network=OFFLINE, wheel=wheel)
-    again = compose(replace(PLAIN, id="same"), out=tmp_path, network=OFFLINE, wheel=None)
-    fresh = compose(replace(PLAIN, id="same"), out=tmp_path / "fresh", network=OFFLINE, wheel=None)
-    assert image_id(again) == image_id(fresh)
-
-
-def test_the_network_of_the_machine_changes_no_digest(tmp_path: Path) -> None:
-    elsewhere = NetworkSettings(index="https://index.invalid/simple", proxies={"http_proxy": "http://proxy.invalid"})
-    here = compose(PLAIN, out=tmp_path / "a", network=OFFLINE, wheel=None)
-    there = compose(PLAIN, out=tmp_path / "b", network=elsewhere, wheel=None)
-    assert here.digest == there.digest
-    assert "invalid" not in there.dockerfile.read_text()
-    assert "index.invalid" in (there.folder / "network/run.sh").read_text()
-
-
-def test_what_a_build_gets_of_the_network_is_readable_there_whoever_may_read_it_here(tmp_path: Path) -> None:
-    """The engine caches by names, modes and contents: as they were before the folder was closed to others."""
-    composed = compose(PLAIN, out=tmp_path, network=NetworkSettings(), wheel=None)
-    assert (composed.folder / "network/run.sh").stat().st_mode & 0o777 == 0o600
-    packed = io.BytesIO()
-    pack(composed.folder, packed)
-    packed.seek(0)
-    with tarfile.open(fileobj=packed) as archive:
-        modes = {member.name: member.mode for member in archive}
-    assert (modes["network"], modes["network/apt"], modes["network/run.sh"]) == (0o755, 0o755, 0o644)
-
-
-def test_no_password_leaves_the_network_folder(tmp_path: Path) -> None:
-    elsewhere = NetworkSettings(
-        index="https://bob:s3cret@index.invalid/simple", proxies={"http_proxy": "http://bob:s3cret@proxy.invalid"}
-    )
-    composed = compose(ROWS["cu118-compile"], out=tmp_path, network=elsewhere, wheel=None)
-    holding = {name for name, content in image_id(composed).items() if b"s3cret" in content}
-    assert holding == {"network/run.sh"}
-    assert "s3cret" not in str(composed)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"cuda": "12.2.0"},
-        {"library_path": "toolkit"},
-        {"python": "3.12"},
-        {"runtime": "none"},
-        {"env": (("A", "b"),)},
-        {"what": "something else"},
-        {"base": "debian:trixie"},
-    ],
-)
-def test_what_changes_the_image_changes_the_digest(change: dict[str, object], tmp_path: Path) -> None:
-    before = compose(PLAIN, out=tmp_path, network=OFFLINE, wheel=None).digest
-    assert compose(replace(PLAIN, **change), out=tmp_path, network=OFFLINE, wheel=None).digest != before
 
 
 def test_rows_differ_only_from_the_toolkit_on(tmp_path: Path, wheel: Wheel) -> None:
@@ -194,11 +101,6 @@ def test_a_wheel_that_was_to_be_found_and_is_not(tmp_path: Path) -> None:
         compose(row, out=tmp_path, network=OFFLINE, wheel=None)
 
 
-def test_a_combination_without_a_lock(tmp_path: Path) -> None:
-    with pytest.raises(IngredientError, match=r"torch-2\.4\.0-cu121/torch-py3\.9\.txt.*nox -s lock"):
-        compose(replace(PLAIN, python="3.9"), out=tmp_path, network=OFFLINE, wheel=None)
-
-
 def test_an_unknown_release(tmp_path: Path) -> None:
     with pytest.raises(MatrixError, match=r"12\.1\.104"):
         compose(replace(PLAIN, cuda="12.1.104"), out=tmp_path, network=OFFLINE, wheel=None)
@@ -212,18 +114,6 @@ def test_overlay_files_and_environment(tmp_path: Path) -> None:
     assert 'COPY ["files/00-lib.so", "/opt/venv/lib.so"]' in lines
     assert r'ENV GREETING="say \"\$HOME\" \\o/"' in lines
     assert (composed.folder / "files/00-lib.so").read_bytes() == b"other"
-
-
-def test_an_overlay_file_that_is_not_there(tmp_path: Path) -> None:
-    row = replace(PLAIN, files=(("/x", "missing.so"),))
-    with pytest.raises(IngredientError, match=r"missing\.so does not exist"):
-        compose(row, out=tmp_path, network=OFFLINE, wheel=None, files_from=tmp_path)
-
-
-def test_the_stage_that_builds_the_wheel_takes_none_of_the_files(tmp_path: Path) -> None:
-    row = replace(ROWS["cu121"], files=(("/x", "beside-the-matrix.so"),))
-    composed = compose(row, out=tmp_path, network=OFFLINE, wheel=None, stop_at="flash-attn-wheel")
-    assert not (composed.folder / "files").exists()
 
 
 def test_a_line_break_cannot_reach_the_dockerfile() -> None:
@@ -315,10 +205,3 @@ def test_every_instruction_belongs_to_a_part(row: Row, tmp_path: Path) -> None:
         if line and not line.startswith("#"):
             assert part_of_line(dockerfile, number) in parts_of(dockerfile)
     assert {"base", "python", "torch", "flash-attn", "toolkit", "labels"} <= set(parts_of(dockerfile))
-
-
-def test_the_log_beside_the_dockerfile_is_no_part_of_the_context(tmp_path: Path) -> None:
-    ignored = (compose(PLAIN, out=tmp_path, network=OFFLINE, wheel=None).folder / ".dockerignore").read_text()
-    assert ignored.splitlines()[0] == "*"
-    assert "!Dockerfile" in ignored.splitlines()
-    assert "!build.log" not in ignored

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from assay import matrix, requirements
+from assay import matrix, pinned, requirements
 from assay.compose import Composed, compose, parts_of
 from assay.engine.build import failure
 from assay.errors import BuildFailed, IngredientError, MatrixError
@@ -183,7 +183,7 @@ def test_what_the_classic_builder_knows_is_left_to_it(folder: Path, tmp_path: Pa
 
 
 def test_a_package_that_a_lock_brings_is_not_installed_again(folder: Path, tmp_path: Path) -> None:
-    held = requirements.locked(["torch-2.4.0-cu121/torch-py3.11.txt"])["torch"].pin
+    held = pinned.locked(["torch-2.4.0-cu121/torch-py3.11.txt"])["torch"].pin
     (folder / "requirements.txt").write_text(requirements.text([held]))
     made = composed(row_of(folder), folder, tmp_path)
     assert "requirements" not in made.parts

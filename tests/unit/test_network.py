@@ -83,9 +83,39 @@ def test_indexes_of_uv_come_before_those_of_pip(root: Path) -> None:
     assert named.extra_indexes == ("https://named.invalid/simple",)
 
 
+def test_both_files_of_uv_count_and_the_users_goes_before_the_sites(root: Path) -> None:
+    (root / "etc/uv/uv.toml").write_text(
+        'index-url = "https://site.invalid/simple"\nallow-insecure-host = ["site.invalid"]\n'
+        '[[index]]\nurl = "https://site-more.invalid/simple"\n'
+    )
+    (root / "home/.config/uv/uv.toml").write_text(
+        '[[index]]\nurl = "https://user-more.invalid/simple"\n'
+        '[[index]]\nname = "by-name"\nurl = "https://explicit.invalid/simple"\nexplicit = true\n'
+    )
+    found = settings(root)
+    assert found.index == "https://site.invalid/simple"
+    assert found.extra_indexes == ("https://user-more.invalid/simple", "https://site-more.invalid/simple")
+    assert found.insecure_hosts == ("site.invalid",)
+
+
+def test_a_file_that_is_named_to_uv_is_its_only_one(root: Path) -> None:
+    (root / "etc/uv/uv.toml").write_text('index-url = "https://site.invalid/simple"\n')
+    (root / "chosen.toml").write_text('extra-index-url = ["https://chosen.invalid/simple"]\n')
+    found = settings(root, UV_CONFIG_FILE=str(root / "chosen.toml"))
+    assert (found.index, found.extra_indexes) == (None, ("https://chosen.invalid/simple",))
+    assert settings(root, UV_NO_CONFIG="1").index is None
+    with pytest.raises(IngredientError, match=r"uv's settings in .*absent\.toml"):
+        settings(root, UV_CONFIG_FILE=str(root / "absent.toml"))
+
+
 @pytest.mark.parametrize(
     ("file", "content", "said"),
-    [("etc/uv/uv.toml", "not toml", "uv's settings"), ("etc/pip.conf", "no section", "pip's settings")],
+    [
+        ("etc/uv/uv.toml", "not toml", "uv's settings"),
+        ("etc/uv/uv.toml", '[[index]]\nname = "mine"\n', "uv's settings in .*uv.toml: what it says of indexes"),
+        ("etc/uv/uv.toml", "index = 1\n", "uv's settings in .*uv.toml: what it says of indexes"),
+        ("etc/pip.conf", "no section", "pip's settings"),
+    ],
 )
 def test_settings_that_cannot_be_read(root: Path, file: str, content: str, said: str) -> None:
     (root / file).write_text(content)
@@ -122,6 +152,12 @@ Signed-By:
  -----BEGIN PGP PUBLIC KEY BLOCK-----
  .
  -----END PGP PUBLIC KEY BLOCK-----
+
+Types: deb
+Enabled: False
+URIs: http://off.invalid/debian
+Suites: bookworm
+Components: main
 
 Types: deb
 Enabled: no

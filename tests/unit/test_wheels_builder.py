@@ -81,7 +81,7 @@ def test_the_builder_stage_stands_on_the_base_that_assay_made(tmp_path: Path) ->
         supports_copy_link = True
 
         def build(self, context: Path, **options: object) -> str:
-            assert options["target"] == builder.STAGE
+            assert options["target"] == builder.BUILDER_STAGE
             assert options["build_args"] == {"BASE": "localhost/assay/debian:bookworm"}
             raise IngredientError("seen")
 

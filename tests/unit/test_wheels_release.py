@@ -187,6 +187,10 @@ def test_the_name_at_the_end_of_a_url_is_decoded() -> None:
     assert release.file_name(f"https://example.org/a/{NAME.replace('+', '%2B')}?x=1#y") == NAME
 
 
+def test_no_name_in_a_url_leads_out_of_the_folder() -> None:
+    assert release.file_name("https://example.org/a/%2e%2e%2f%2e%2e%2fetc%2fx.whl") == "x.whl"
+
+
 def test_a_run_that_is_asked_to_stop_does_not_wait_for_the_next_try(server: Server, tmp_path: Path) -> None:
     server.statuses = [503]
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import threading
 import time
+import zipfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -122,6 +124,48 @@ def test_a_damaged_wheel_is_passed_over_and_named(tmp_path: Path) -> None:
     choice = choose([tmp_path], TARGET)
     assert choice.wheel is None
     assert "damaged wheel" in choice.passed_over[0]
+
+
+def flip_a_bit_of_deflated_data(path: Path) -> None:
+    """Make the first block of the first member one of a kind that does not exist."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("flash_attn/__init__.py", "x" * 5000)
+    content = bytearray(path.read_bytes())
+    content[30 + len("flash_attn/__init__.py")] |= 0b110
+    path.write_bytes(content)
+
+
+def call_it_encrypted(path: Path) -> None:
+    """Set the flag of an encrypted member, in its own header and in the archive's directory."""
+    content = bytearray(path.read_bytes())
+    for mark, offset in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+        content[content.index(mark) + offset] |= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [flip_a_bit_of_deflated_data, call_it_encrypted])
+def test_damage_inside_the_archive_stops_no_row_either(tmp_path: Path, damage: Callable[[Path], None]) -> None:
+    good = wheel(tmp_path, version="2.8.3+good")
+    damage(wheel(tmp_path))
+    choice = choose([tmp_path], TARGET)
+    assert choice.wheel is not None
+    assert choice.wheel.path == good
+    store = Store(tmp_path / "store")
+    (tmp_path / "store/key").mkdir(parents=True)
+    damage(wheel(tmp_path / "store/key"))
+    assert store.get("key", source="release") is None
+    assert not (tmp_path / "store/key").exists()
+    with pytest.raises(IngredientError, match=r"damaged wheel.*delete it"):
+        wheel_file.read(tmp_path / "flash_attn-2.8.3-cp311-cp311-linux_x86_64.whl", source="wheelhouse")
+
+
+def test_a_record_that_comes_later_is_read(tmp_path: Path) -> None:
+    path = wheel(tmp_path)
+    before = wheel_file.read(path, source="wheelhouse")
+    assert before.compiler is None
+    record = {"sha256": before.sha256, "compiler": "nvcc 12.4.131"}
+    wheel_file.record_path(path).write_text(json.dumps(record), encoding="utf-8")
+    assert wheel_file.read(path, source="wheelhouse").compiler == "nvcc 12.4.131"
 
 
 def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:

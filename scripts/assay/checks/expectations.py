@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from assay import requirements
+from assay import pinned
 from assay.compose.context import python_locks, runtime_files
 from assay.engine import GpuAccess
 from assay.findings import Level
@@ -99,7 +99,7 @@ def _torch(row: Row, releases: Releases) -> dict[str, Any]:
 
 def _locked(row: Row, releases: Releases) -> dict[str, str]:
     """Return package -> version of the locks that are installed into the image's Python."""
-    held = requirements.locked(python_locks(row, releases).values())
+    held = pinned.locked(python_locks(row, releases).values())
     return {name: locked.pin.version for name, locked in held.items()}
 
 

@@ -6,22 +6,33 @@ and the index answers range requests, so that its directory and one member are a
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
+from collections.abc import Iterator
 from functools import lru_cache
+from pathlib import Path
 from typing import IO, Any
 
 import requests
+from requests.adapters import HTTPAdapter
+from urllib3 import Retry
 
 from assay.errors import IngredientError
+from assay.network import NetworkSettings
 from assay.redact import without_passwords
 
 BLOCK = 1 << 20  # bytes per request; a wheel's directory fits into one
-TIMEOUT_SECONDS = (15.0, 60.0)
+TIMEOUT_SECONDS = (15.0, 60.0)  # to connect, and between two pieces of an answer
+# What may pass is asked for again, after 0, 2, 4 and 8 seconds, and no later: a server may ask for an hour.
+AGAIN = Retry(
+    total=4, backoff_factor=1.0, status_forcelist=(408, 429, 500, 502, 503, 504), respect_retry_after_header=False
+)
 
 
 @lru_cache(maxsize=32)
@@ -33,11 +44,21 @@ def open_wheel(package: str, version: str) -> zipfile.ZipFile:
     """
     url = wheel_url(package, version)
     try:
-        remote = _Remote(url)
+        remote = _Remote(url, NetworkSettings.from_host().ca_bundle)
         return zipfile.ZipFile(io.BufferedReader(remote, BLOCK))
     except (requests.RequestException, zipfile.BadZipFile, OSError) as error:
         why = without_passwords(str(error))
         raise IngredientError(f"cannot read the wheel of {package} {version} in the package index: {why}") from error
+
+
+@contextlib.contextmanager
+def open_file(path: Path) -> Iterator[zipfile.ZipFile]:
+    """Open a wheel of this machine. Raises IngredientError when it, or what is read of it, is damaged."""
+    try:
+        with zipfile.ZipFile(path) as wheel:
+            yield wheel
+    except (zipfile.BadZipFile, zlib.error, OSError) as error:
+        raise IngredientError(f"{path}: damaged wheel: {error}; delete it and fetch it again") from error
 
 
 def wheel_url(package: str, version: str) -> str:
@@ -60,14 +81,21 @@ def wheel_url(package: str, version: str) -> str:
 
 
 class _Remote(io.RawIOBase):
-    """A file on a server, read by ranges."""
+    """A file on a server, read by ranges. ca_bundle: whom to trust; None for what requests trusts."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, ca_bundle: Path | None) -> None:
         self._url, self._position = url, 0
+        self._verify = str(ca_bundle) if ca_bundle else True
         self._session = requests.Session()
-        head = self._session.head(url, allow_redirects=True, timeout=TIMEOUT_SECONDS)
+        self._session.headers["Accept-Encoding"] = "identity"  # lengths and ranges are the file's own
+        for scheme in ("http://", "https://"):
+            self._session.mount(scheme, HTTPAdapter(max_retries=AGAIN))
+        head = self._session.head(url, allow_redirects=True, timeout=TIMEOUT_SECONDS, verify=self._verify)
         head.raise_for_status()
-        self._size = int(head.headers["Content-Length"])
+        length = head.headers.get("Content-Length", "")
+        if not length.isdigit():
+            raise IngredientError("the server of the package index does not say how long the wheel is")
+        self._size = int(length)
 
     def readable(self) -> bool:
         return True
@@ -89,13 +117,19 @@ class _Remote(io.RawIOBase):
             return 0
         wanted = {"Range": f"bytes={self._position}-{end}"}
         try:
-            answer = self._session.get(self._url, headers=wanted, timeout=TIMEOUT_SECONDS)
-            answer.raise_for_status()
+            # The body is read only once it is known to be the part, and not the whole file.
+            with self._session.get(
+                self._url, headers=wanted, timeout=TIMEOUT_SECONDS, verify=self._verify, stream=True
+            ) as answer:
+                answer.raise_for_status()
+                if answer.status_code != requests.codes.partial_content:
+                    raise IngredientError("the server of the package index sends whole files only")
+                content = answer.content
         except requests.RequestException as error:  # an OSError, which zipfile would take for the end of the file
-            raise IngredientError(f"reading a wheel in the package index broke off: {error}") from error
-        if answer.status_code != requests.codes.partial_content:
-            raise IngredientError("the server of the package index sends whole files only")
-        content = answer.content
+            why = without_passwords(str(error))
+            raise IngredientError(f"reading a wheel in the package index broke off: {why}") from error
+        if len(content) != end - self._position + 1:
+            raise IngredientError("the server of the package index sends other parts of a file than it is asked for")
         buffer[: len(content)] = content
         self._position += len(content)
         return len(content)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,7 +12,8 @@ import tomli
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from assay.errors import AssayError, ExitCode, IngredientError, UsageError
-from assay.report import Report
+from assay.findings import Finding, Status
+from assay.report import Report, RowReport
 from assay.suggest import perhaps
 
 DATA = Path(__file__).resolve().parent / "claims.toml"
@@ -40,6 +42,17 @@ class Context:
     report: Report | None = None
     wheelhouses: tuple[Path, ...] = ()
 
+    @property
+    def rows(self) -> tuple[RowReport, ...]:
+        """The rows of the last report."""
+        return self.report.rows if self.report else ()
+
+    def findings(self, check: str) -> Iterator[Finding]:
+        """Yield the findings of a check that was answered in the last report, certified rows first."""
+        for row in sorted(self.rows, key=lambda row: row.verdict != "certified"):
+            answered = (Status.PASSED, Status.FAILED)
+            yield from (one for one in row.findings if one.check == check and one.status in answered)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
@@ -58,6 +71,11 @@ class NotMeasuredError(Exception):
 
 
 Measure = Callable[[Context], Measured]
+
+
+def numbers(version: str) -> tuple[int, ...]:
+    """Return a version's numbers, in which versions are compared."""
+    return tuple(int(part) for part in re.findall(r"\d+", version))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -59,7 +59,7 @@ def write_context(
     for target, source in locks(row, releases).items():
         lock = docker / "locks" / source
         if not lock.is_file():
-            raise IngredientError(f"row {row.id}: {requirements.missing(source)}")
+            raise IngredientError(f"row {row.id}: {pinned.missing(source)}")
         _copy(lock, folder / "locks" / target)
     if pins:
         write_atomically(folder / "locks" / REQUIREMENTS, requirements.text(pins))

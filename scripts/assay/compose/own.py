@@ -9,7 +9,8 @@ from pathlib import Path
 from assay import fragment
 from assay.errors import IngredientError, MatrixError
 from assay.matrix.row import Row
-from assay.requirements import Pin, locked, read
+from assay.pinned import locked
+from assay.requirements import Pin, read
 
 
 def requirements(row: Row, locks: Mapping[str, str], folder: Path) -> tuple[Pin, ...]:

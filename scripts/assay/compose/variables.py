@@ -11,15 +11,16 @@ from typing import Any, Literal
 from assay import base as bases
 from assay.errors import IngredientError
 from assay.matrix.row import Row
+from assay.pinned import PLATFORM
 from assay.releases import Releases
-from assay.wheels import Wheel
+from assay.wheels import COMPILED, READY_MADE, Wheel, lean
 
 Frontend = Literal["buildkit", "classic"]
 
 BUILDER_STAGE = "flash-attn-wheel"
 """Stage that compiles flash-attn and leaves the wheel in `/wheels`."""
 
-BUILDER_FRAGMENT = "flash-attn.build.dockerfile.j2"
+BUILDER_FRAGMENT = lean.TEMPLATE
 
 FILES_FRAGMENT = "90-files.dockerfile.j2"
 
@@ -59,7 +60,6 @@ _AFTER_TORCH = (
     "95-labels.dockerfile.j2",
 )
 
-_COMPILED = frozenset({"auto", "compile", "skip-cuda"})
 _ABSENT = frozenset({"base", "none"})
 
 
@@ -72,12 +72,12 @@ def fragments(row: Row, *, wheel: Wheel | None, stop_at: str | None) -> tuple[st
     if stop_at not in (None, BUILDER_STAGE):
         raise IngredientError(f"a Dockerfile can end at {BUILDER_STAGE}, not at {stop_at!r}")
     source = row.flash_attn.source
-    if stop_at is None and wheel is None and source not in _COMPILED | _ABSENT:
+    if stop_at is None and wheel is None and source in READY_MADE:
         raise IngredientError(
             f"row {row.id}: flash-attn comes from a {source} and no wheel was found there; "
             'name a folder with --wheelhouse, or set flash-attn.source = "auto"'
         )
-    builds = stop_at is not None or (wheel is None and source in _COMPILED)
+    builds = stop_at is not None or (wheel is None and source in COMPILED)
     builder = (BUILDER_FRAGMENT,) if builds else ()
     return _UNTIL_TORCH + builder + (() if stop_at else _AFTER_TORCH)
 
@@ -200,7 +200,7 @@ def _uv_flags(row: Row, *, copied: bool, installer: str | None) -> str:
         flags.append("--break-system-packages")
     if installer:
         # Bytecode of the installer's Python would mean nothing to the image's.
-        flags.append(f"--python-version {row.python} --python-platform x86_64-manylinux_2_28")
+        flags.append(f"--python-version {row.python} --python-platform {PLATFORM}")
     else:
         # 206 MB, and `import torch` takes 1.2 s of CPU instead of 3.1 s: on a read-only root nothing would be kept.
         flags.append("--compile-bytecode")

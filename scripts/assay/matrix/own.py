@@ -53,10 +53,10 @@ def packages(draft: Draft, row: RowFields, context: Context) -> Iterator[Problem
     if build or row.torch == "base":  # an unknown torch has been reported, and has no locks
         locks = pinned.python_locks(build, python=row.python, runtime=row.runtime, flash_attn=row.flash_attn.source)
         try:
-            held = requirements.locked(locks.values())
+            held = pinned.locked(locks.values())
         except IngredientError:
             held = {}  # a Python that this torch has no wheel for, which has been reported as well
-        found += requirements.conflicts(file.pins, held, flash_attn=row.flash_attn.source)
+        found += pinned.conflicts(file.pins, held, flash_attn=row.flash_attn.source)
     for line, message in sorted(found):
         yield ("requirements",), f"{shown(path)}:{line}: {message}"
 

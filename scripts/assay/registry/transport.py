@@ -26,6 +26,8 @@ FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 30.0
 TIMEOUT = (10.0, 120.0)
 """Seconds to connect, and between two bytes of an answer."""
+CERTIFICATES = Path("/etc/docker/certs.d")
+"""Where the engine finds the authorities that it trusts for a registry: HOST/ca.crt."""
 PASSING = frozenset({408, 429, 500, 502, 503, 504})
 """Statuses that another attempt may turn into an answer."""
 
@@ -63,9 +65,9 @@ class Transport:
         self._authorization: dict[str, str] = {}
         self._found_base: str | None = None
         self._session = requests.Session()
-        ca = Path("/etc/docker/certs.d") / host / "ca.crt"
-        if ca.is_file():  # the file by which the engine trusts this registry
-            self._session.verify = str(ca)
+        ca = CERTIFICATES / host / "ca.crt"
+        # Given with each request: requests lets REQUESTS_CA_BUNDLE win over what a session is set to.
+        self._verify: str | bool = str(ca) if ca.is_file() else True
 
     @property
     def base(self) -> str:
@@ -74,7 +76,9 @@ class Transport:
             self._found_base = f"https://{self.host}"
             if self._allow_http:
                 try:
-                    self._session.get(f"{self._found_base}/v2/", timeout=TIMEOUT, auth=Header(None))
+                    self._session.get(
+                        f"{self._found_base}/v2/", timeout=TIMEOUT, auth=Header(None), verify=self._verify
+                    )
                 except requests.RequestException:
                     self._found_base = f"http://{self.host}"
         return self._found_base
@@ -94,14 +98,24 @@ class Transport:
         scope: what access the request needs, `repository:NAME:pull,push`.
         Raises AnswerError for a bad answer, RegistryError where there is none.
         """
-        ours = urlsplit(url).netloc == self.host  # an upload may go to another host: our header is not for that one
+        parts = urlsplit(url)
+        ours = parts.netloc == self.host  # an upload may go to another host: our header is not for that one
+        if ours:
+            # A registry behind a proxy that ends TLS may name itself by plain HTTP, where our header would be read.
+            url = parts._replace(scheme=urlsplit(self.base).scheme).geturl()
         asked_for_access = False
         attempt = 1
         while True:
             authorization = Header(self._authorization.get(scope) if ours else None)
             try:
                 answer = self._session.request(
-                    method, url, data=data, headers=dict(headers or {}), auth=authorization, timeout=TIMEOUT
+                    method,
+                    url,
+                    data=data,
+                    headers=dict(headers or {}),
+                    auth=authorization,
+                    timeout=TIMEOUT,
+                    verify=self._verify,
                 )
             except requests.exceptions.SSLError as error:  # no pause mends this
                 raise RegistryError(self._untrusted(error)) from error
@@ -151,16 +165,18 @@ class Transport:
         if urlsplit(challenge.realm).scheme != "https" and not self._allow_http:
             raise RegistryError(f"{self.host} wants credentials sent to {challenge.realm!r} without TLS: refused")
         request = self._session.prepare_request(token_request(challenge, scope, credentials))
+        # `send` alone would know nothing of REQUESTS_CA_BUNDLE.
+        settings = self._session.merge_environment_settings(request.url, {}, None, self._verify, None)
         attempt = 1
         while True:
             try:
-                answer = self._session.send(request, timeout=TIMEOUT)
+                # A redirect would carry the body, and the identity token in it, to wherever it leads.
+                answer = self._session.send(request, timeout=TIMEOUT, allow_redirects=not request.body, **settings)
             except requests.RequestException as error:
                 trouble = f"no answer from the token service {challenge.realm}: {_cause(error)}"
             else:
                 if answer.ok:
-                    fields = answer.json()
-                    return str(fields.get("token") or fields.get("access_token"))
+                    return _token_in(answer)
                 trouble = f"its token service answered {answer.status_code}"
                 if answer.status_code not in PASSING:
                     raise AnswerError(answer.status_code, self._no_access(trouble))
@@ -199,6 +215,22 @@ class Transport:
                 " registry or of the proxy before it (nginx: client_max_body_size)"
             )
         return f"{self.host}: {method} {path} answered {status}{said}"
+
+
+def _token_in(answer: requests.Response) -> str:
+    """Return the token of a token service's answer. Raises RegistryError where it holds none."""
+    try:
+        fields = answer.json()
+        token = fields.get("token") or fields.get("access_token")
+    except (ValueError, AttributeError):
+        token = None
+    if not isinstance(token, str):
+        place = urlsplit(answer.url)
+        raise RegistryError(
+            f"the token service {place.scheme}://{place.netloc}{place.path} answered {answer.status_code} without a "
+            "token; try again, or ask the registry's owner"
+        )
+    return token
 
 
 def _cause(error: requests.RequestException) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from assay import base
 from assay.compose.compose import compose
+from assay.compose.variables import BUILDER_STAGE
 from assay.engine import Engine
 from assay.engine.events import OnEvent
 from assay.errors import IngredientError
@@ -18,7 +19,6 @@ from assay.wheels.lean import Recipe
 from assay.wheels.wheel import Wheel
 from assay.wheels.wheelhouse import Store, wanted_kernels
 
-STAGE = "flash-attn-wheel"
 FOLDER_IN_STAGE = "/wheels"
 
 
@@ -46,13 +46,13 @@ def build(
         wheel=None,
         frontend="buildkit" if engine.buildkit else "classic",
         link=engine.supports_copy_link,
-        stop_at=STAGE,
+        stop_at=BUILDER_STAGE,
     )
     image = engine.build(
         composed.folder,
         dockerfile=composed.dockerfile.name,
-        tag=f"assay/{STAGE}:{key[:12]}",
-        target=STAGE,
+        tag=f"assay/{BUILDER_STAGE}:{key[:12]}",
+        target=BUILDER_STAGE,
         labels={},
         build_args=composed.build_args,
         network="host",

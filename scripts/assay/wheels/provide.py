@@ -270,5 +270,8 @@ WAYS: dict[str, tuple[Way, ...]] = {
     "none": (),
 }
 
-READY_MADE = frozenset(source for source, ways in WAYS.items() if ways and _from_compile not in ways)
+COMPILED = frozenset(source for source, ways in WAYS.items() if _from_compile in ways)
+"""Sources whose wheel a stage of the Dockerfile can build where there is none."""
+
+READY_MADE = frozenset(source for source, ways in WAYS.items() if ways) - COMPILED
 """Sources whose wheel has to be there before a Dockerfile can be composed around it: no stage of it builds one."""

@@ -32,7 +32,7 @@ def file_name(url: str) -> str:
     >>> file_name("https://example.org/v2.8.3/flash_attn-2.8.3%2Bcu12torch2.4cxx11abiFALSE-cp311-cp311-linux_x86_64.whl")
     'flash_attn-2.8.3+cu12torch2.4cxx11abiFALSE-cp311-cp311-linux_x86_64.whl'
     """
-    return unquote(Path(urlsplit(url).path).name)
+    return Path(unquote(urlsplit(url).path)).name  # decoded first: `%2F` in it must not lead out of a folder
 
 
 def download(

@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,6 +21,8 @@ from assay.wheels.extension import Extension
 FILE_NAME = re.compile(
     r"flash_attn-(?P<version>[^-]+)(?:-\d[^-]*)?-(?P<python>[^-]+)-(?P<abi>[^-]+)-(?P<platform>[^-]+)\.whl"
 )
+# What zipfile raises for bytes that are no archive, or a damaged one; ValueError is extension.read's, too.
+_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError)
 EXTENSION_NAME = re.compile(r"flash_attn_2_cuda\.[^/]*so")
 
 
@@ -68,13 +71,21 @@ def read(path: Path, *, source: str) -> Wheel:
 
     Raises IngredientError when the file is no flash-attn wheel, is damaged, or is not the one of its record.
     """
+    path = path.resolve()
+    beside = record_path(path)
+    state = (_state(path), _state(beside) if beside.exists() else None)
+    return replace(_read(path, state), source=source)
+
+
+def _state(path: Path) -> tuple[int, int, int]:
+    """Return what changes when a file does."""
     status = path.stat()
-    return replace(_read(path.resolve(), status.st_size, status.st_mtime_ns), source=source)
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 @functools.lru_cache(maxsize=64)
-def _read(path: Path, _size: int, _mtime_ns: int) -> Wheel:
-    """Read a wheel, once per content: every row of a matrix looks at the same few wheels."""
+def _read(path: Path, _state: object) -> Wheel:
+    """Read a wheel, once per state of it and its record: every row of a matrix looks at the same few wheels."""
     name = FILE_NAME.fullmatch(path.name)
     if name is None:
         raise IngredientError(
@@ -87,7 +98,7 @@ def _read(path: Path, _size: int, _mtime_ns: int) -> Wheel:
             contents = {item: archive.read(item) for item in archive.namelist() if not item.endswith("/")}
         library = next((item for item in contents if EXTENSION_NAME.fullmatch(item)), None)
         inside = extension.read(contents[library]) if library else None
-    except (zipfile.BadZipFile, ValueError) as error:
+    except _DAMAGED as error:
         raise IngredientError(
             f"{path}: damaged wheel (sha256 {digest}): {error}; delete it and fetch it again"
         ) from error

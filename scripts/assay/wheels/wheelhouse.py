@@ -210,12 +210,16 @@ class Store:
     def get(self, key: str, *, source: str) -> Wheel | None:
         """Return the wheel of a key, or None. A damaged one is removed, so that it is made again."""
         folder = self.root / key
-        for path in sorted(folder.glob("*.whl")):
-            try:
-                return wheel_file.read(path, source=source)
-            except IngredientError:
-                shutil.rmtree(folder)
-        return None
+        path = next(iter(sorted(folder.glob("*.whl"))), None)
+        if path is None:
+            return None
+        try:
+            return wheel_file.read(path, source=source)
+        except FileNotFoundError:  # another run found it damaged at the same moment
+            return None
+        except IngredientError:
+            shutil.rmtree(folder, ignore_errors=True)
+            return None
 
     def add(self, key: str, path: Path, *, source: str, record: Mapping[str, Any]) -> Wheel:
         """Keep a wheel with its record, which gains the sha256 of the wheel and of its files; return the kept one.

@@ -1,0 +1,100 @@
+"""Reads which package indexes pip and uv are set to on this machine, as those two read it themselves."""
+
+from __future__ import annotations
+
+import configparser
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import tomli
+
+from assay.errors import IngredientError
+from assay.redact import without_passwords
+
+_UV_VARIABLES = {
+    "index": ("UV_DEFAULT_INDEX", "UV_INDEX_URL"),
+    "extra": ("UV_INDEX", "UV_EXTRA_INDEX_URL"),
+    "find-links": ("UV_FIND_LINKS",),
+    "insecure": ("UV_INSECURE_HOST",),
+}
+
+
+def pip_settings(env: Mapping[str, str], root: Path) -> dict[str, str]:
+    """Return pip's settings as pip merges them: site files, then the user's, then PIP_CONFIG_FILE, then PIP_*.
+
+    Raises IngredientError when one of the files cannot be read.
+    """
+    home = Path(env.get("HOME", "/nonexistent"))
+    config_home = Path(env.get("XDG_CONFIG_HOME") or home / ".config")
+    files = [root / "etc/xdg/pip/pip.conf", root / "etc/pip.conf"]
+    files += [home / ".pip/pip.conf", config_home / "pip/pip.conf"]
+    if chosen := env.get("PIP_CONFIG_FILE"):
+        # pip's own rule: os.devnull here switches all files off.
+        files = [] if chosen == os.devnull else [*files, Path(chosen)]
+    settings: dict[str, str] = {}
+    for file in files:
+        parser = configparser.RawConfigParser()
+        try:
+            parser.read(file, encoding="utf-8")
+        except (configparser.Error, UnicodeDecodeError) as error:
+            said = without_passwords(str(error))  # it quotes the line
+            raise IngredientError(f"cannot read pip's settings in {file}: {said}") from error
+        for section in ("global", "install"):
+            if parser.has_section(section):
+                settings.update(parser.items(section))
+    names = ("index-url", "extra-index-url", "find-links", "trusted-host", "cert")
+    for name in names:
+        if value := env.get(f"PIP_{name.upper().replace('-', '_')}"):
+            settings[name] = value
+    return settings
+
+
+def uv_settings(env: Mapping[str, str], root: Path) -> dict[str, str]:
+    """Return uv's index settings: `index`, `extra`, `find-links`, `insecure`, lists joined by blanks.
+
+    As uv merges them: of one default index the nearest counts (variable, user's file, site's file), lists of both files
+    are joined, and a variable replaces what the files say. Raises IngredientError when one of the files cannot be read.
+    """
+    found = [_uv_file(file) for file in _uv_files(env, root)]
+    settings = {name: " ".join(filter(None, (one[name] for one in found))) for name in _UV_VARIABLES}
+    settings["index"] = next(filter(None, (one["index"] for one in found)), "")
+    for name, candidates in _UV_VARIABLES.items():
+        if value := next((env[key] for key in candidates if env.get(key)), None):
+            # An index may carry a name, `name=https://...`; only the address matters here.
+            words = (word.partition("=")[2] if "=http" in word else word for word in value.split())
+            settings[name] = " ".join(words)
+    return settings
+
+
+def _uv_files(env: Mapping[str, str], root: Path) -> list[Path]:
+    """Return uv's settings files, the nearest first; one that is named has to be there."""
+    if env.get("UV_NO_CONFIG", "").lower() in ("1", "true", "yes", "on"):
+        return []
+    if chosen := env.get("UV_CONFIG_FILE"):
+        return [Path(chosen)]
+    home = Path(env.get("HOME", "/nonexistent"))
+    config_home = Path(env.get("XDG_CONFIG_HOME") or home / ".config")
+    return [file for file in (config_home / "uv/uv.toml", root / "etc/uv/uv.toml") if file.is_file()]
+
+
+def _uv_file(file: Path) -> dict[str, str]:
+    """Return what one file says of indexes. Those that are `explicit` serve only packages that ask for them by name."""
+    try:
+        data = tomli.loads(file.read_text(encoding="utf-8"))
+        data = {**data, **data.get("pip", {})}
+        indexes = [entry for entry in data.get("index", []) if not entry.get("explicit")]
+        default = [entry["url"] for entry in indexes if entry.get("default")]
+        others = [entry["url"] for entry in indexes if not entry.get("default")]
+        return {
+            "index": next(iter(default), data.get("index-url", "")),
+            "extra": " ".join([*others, *data.get("extra-index-url", [])]),
+            "find-links": " ".join(data.get("find-links", [])),
+            "insecure": " ".join(data.get("allow-insecure-host", [])),
+        }
+    except (tomli.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise IngredientError(f"cannot read uv's settings in {file}: {error}") from error
+    except (KeyError, TypeError, AttributeError) as error:
+        raise IngredientError(
+            f"cannot read uv's settings in {file}: what it says of indexes is not of the form that uv takes ({error!r})"
+        ) from error
