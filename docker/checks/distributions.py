@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import sysconfig
 from collections.abc import Iterable
 from importlib import metadata
@@ -13,9 +14,35 @@ Distributions = dict[str, metadata.Distribution]
 
 
 def site_folders() -> list[Path]:
-    """Return the folders into which packages are installed: pure ones and those with machine code, usually the same."""
-    folders = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
-    return sorted(Path(folder) for folder in folders)
+    """Return the folders into which packages are installed: pure ones and those with machine code, usually the same.
+
+    Where an environment of Fedora's Python has the second in `lib64`, that is a link to `lib`: one folder, once.
+    """
+    folders = {os.path.realpath(path): path for path in map(sysconfig.get_path, ("platlib", "purelib"))}
+    return sorted(Path(folder) for folder in folders.values())
+
+
+def import_path() -> list[str]:
+    """Return where this Python looks for modules."""
+    return list(sys.path)
+
+
+def elsewhere() -> list[tuple[metadata.Distribution, Path]]:
+    """Return the installed distributions that Python finds outside of the site folders, and where: by PYTHONPATH, say.
+
+    Only what an installer put there counts; what a build left beside an application's own sources does not. Folders
+    below a site folder are a package's own matter: setuptools puts the one with its vendored packages on the path.
+    """
+    sites = [os.path.realpath(site) for site in site_folders()]
+    found = []
+    for folder in dict.fromkeys(os.path.realpath(entry) for entry in import_path() if entry):
+        if any(folder == site or folder.startswith(f"{site}/") for site in sites):
+            continue
+        for distribution in metadata.distributions(path=[folder]):
+            where = Path(str(getattr(distribution, "_path", folder)))
+            if where.suffix == ".dist-info" and distribution.metadata and distribution.metadata["Name"]:
+                found.append((distribution, where.parent))
+    return found
 
 
 def installed() -> tuple[Distributions, list[str]]:

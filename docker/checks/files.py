@@ -27,15 +27,17 @@ CHUNK = 4 * 1024 * 1024
 CHECKED_HASH = 3
 # Files that can change what a program does; others that lie about (caches, notes) are none of this check's business.
 RUNS = (".py", ".so", ".pth", ".pyd", ".egg-link")
+# What RECORD may name instead of sha256 (wheel specification: sha256 or better).
+ALGORITHMS = ("sha256", "sha384", "sha512")
 # virtualenv and uv put these beside the packages; Python or the installer writes them, no wheel.
 OF_THE_ENVIRONMENT = {"_virtualenv.py", "_virtualenv.pth", "distutils-precedence.pth"}
 
 
 @dataclass
 class Inventory:
-    """What RECORDs say: path -> (sha256 in hex or None, whose), and the problems of the RECORDs themselves."""
+    """What RECORDs say: path -> (algorithm and hash in hex or None, whose) of each, and the RECORDs' own problems."""
 
-    files: dict[str, tuple[str | None, str]] = field(default_factory=dict)
+    files: dict[str, list[tuple[tuple[str, str] | None, str]]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
 
@@ -53,12 +55,8 @@ def unmodified(expect: Expect) -> Answer:
     problems += inventory.problems
     with ThreadPoolExecutor(max_workers=min(8, (os.cpu_count() or 1) + 1)) as pool:
         hashes = dict(pool.map(lambda path: (path, hashed(path)), inventory.files))
-    for path, (recorded, owner) in inventory.files.items():
-        actual = hashes[path]
-        if actual.sha256 is None:
-            problems.append(f"{path} {actual.problem}; {owner} brought it")
-        elif recorded is not None and actual.sha256 != recorded:
-            problems.append(f"{path} is not the file that {owner} brought: sha256 {actual.sha256}, recorded {recorded}")
+    for path, claims in inventory.files.items():
+        problems += different_from_records(path, hashes[path], claims)
     problems += different_from_wheel(expect, hashes)
     problems += unrecorded(inventory)
     total = sum(file.size for file in hashes.values())
@@ -81,18 +79,41 @@ def read_records(packages: dict[str, metadata.Distribution]) -> Inventory:
             inventory.problems.append(f"{name} {distribution.version} has no RECORD: nothing says what its files were")
             continue
         owner = f"{name} {distribution.version}"
-        for path, digest, _ in csv.reader(record.splitlines()):
+        for entry in filter(None, csv.reader(record.splitlines())):  # a line may be empty
+            path, digest = (*entry, "")[:2]
             if path.endswith(".pyc"):
                 continue
             real = os.path.realpath(str(distribution.locate_file(path)))
-            inventory.files[real] = (_hex(digest), owner)
+            inventory.files.setdefault(real, []).append((_recorded(digest), owner))
     return inventory
+
+
+def different_from_records(path: str, actual: Hashed, claims: list[tuple[tuple[str, str] | None, str]]) -> list[str]:
+    """Return a line per RECORD that lists the file and says otherwise.
+
+    Where two packages brought the same path, the one that was installed last has laid its file over the other's, which
+    then lacks its own. A licence or a note may be lost like that, code may not.
+    """
+    problems = []
+    for recorded, owner in claims:
+        if actual.digest is None:
+            problems.append(f"{path} {actual.problem}; {owner} brought it")
+        elif recorded is None:
+            if runs(path):
+                problems.append(f"{path} has no hash in the RECORD of {owner}: nothing says what it was")
+        else:
+            algorithm, wanted = recorded
+            found = actual.digest if algorithm == "sha256" else hashed(path, algorithm).digest
+            if found != wanted:
+                problems.append(f"{path} is not the file that {owner} brought: {algorithm} {found}, recorded {wanted}")
+    return problems if runs(path) or len(problems) == len(claims) else []
 
 
 def different_from_wheel(expect: Expect, hashes: dict[str, Hashed]) -> Iterator[str]:
     """Yield a line per file of the host's flash-attn wheel that is not in the image as it is in the wheel."""
     wheel = expect["flash_attn"].get("wheel") or {}
-    root = site_folders()[0]
+    distribution = installed()[0].get("flash-attn")
+    root = Path(str(distribution.locate_file(""))) if distribution else site_folders()[0]
     for path, wanted in (wheel.get("files") or {}).items():
         if path.endswith(".dist-info/RECORD"):
             continue  # the installer adds its own lines to it
@@ -103,16 +124,16 @@ def different_from_wheel(expect: Expect, hashes: dict[str, Hashed]) -> Iterator[
             continue
         real = os.path.realpath(root.joinpath(*parts))
         actual = hashes.get(real) or hashed(real)
-        if actual.sha256 is None:
+        if actual.digest is None:
             yield f"{real} {actual.problem}; {wheel.get('filename')} holds it"
-        elif actual.sha256 != wanted:
-            yield f"{real} is not the file in {wheel.get('filename')}: sha256 {actual.sha256}, in the wheel {wanted}"
+        elif actual.digest != wanted:
+            yield f"{real} is not the file in {wheel.get('filename')}: sha256 {actual.digest}, in the wheel {wanted}"
 
 
 def unrecorded(inventory: Inventory) -> Iterator[str]:
-    """Yield a line per file of code in the site folders that no RECORD lists."""
+    """Yield a line per file of code in the site folders that no RECORD lists, and per link that leads to such code."""
     for site in site_folders():
-        for folder, _, names in os.walk(site):
+        for folder, folders, names in os.walk(site):
             for name in names:
                 path = os.path.realpath(f"{folder}/{name}")
                 if path in inventory.files or (folder == str(site) and name in OF_THE_ENVIRONMENT):
@@ -121,8 +142,29 @@ def unrecorded(inventory: Inventory) -> Iterator[str]:
                     problem = stale_bytecode(Path(folder, name))
                     if problem:
                         yield problem
-                elif name.endswith(RUNS) or ".so." in name:
+                elif runs(name):
                     yield f"{path} is in no wheel's RECORD"
+            # The walk does not follow links to folders, and Python does: a link makes a package of what it leads to.
+            yield from filter(None, (foreign_link(f"{folder}/{name}", inventory) for name in folders))
+
+
+def foreign_link(path: str, inventory: Inventory) -> str | None:
+    """Say that a folder is a link out of the site folders to code that no RECORD lists, or None."""
+    if not os.path.islink(path):  # noqa: PTH114 - as `os.walk` asks, for thousands of folders
+        return None
+    target = os.path.realpath(path)
+    if any(f"{target}/".startswith(f"{os.path.realpath(site)}/") for site in site_folders()):
+        return None  # walked where it lies
+    for folder, _, names in os.walk(target):
+        for name in names:
+            if runs(name) and os.path.realpath(f"{folder}/{name}") not in inventory.files:
+                return f"{path} is a link to {target}, and {folder}/{name} is in no wheel's RECORD"
+    return None
+
+
+def runs(name: str) -> bool:
+    """Say whether a file of that name can change what a program does."""
+    return name.endswith(RUNS) or ".so." in name.rpartition("/")[2]
 
 
 def stale_bytecode(path: Path) -> str | None:
@@ -150,19 +192,19 @@ def stale_bytecode(path: Path) -> str | None:
 
 @dataclass(frozen=True)
 class Hashed:
-    """A file's sha256 in hex and its size in bytes; where there is no sha256, `problem` says why: `is missing`."""
+    """A file's hash in hex and its size in bytes; where there is no hash, `problem` says why: `is missing`."""
 
-    sha256: str | None
+    digest: str | None
     size: int = 0
     problem: str = ""
 
 
-def hashed(path: str) -> Hashed:
+def hashed(path: str, algorithm: str = "sha256") -> Hashed:
     """Return a file's hash, or why the image's user does not have the file.
 
     Raises OSError for the machine's own trouble, such as a disk that cannot be read: the image is not to blame for it.
     """
-    digest, size = hashlib.sha256(), 0
+    digest, size = hashlib.new(algorithm), 0
     try:
         with Path(path).open("rb", buffering=0) as file:
             while chunk := file.read(CHUNK):
@@ -175,8 +217,9 @@ def hashed(path: str) -> Hashed:
     return Hashed(digest.hexdigest(), size)
 
 
-def _hex(recorded: str) -> str | None:
-    algorithm, _, value = recorded.partition("=")
-    if algorithm != "sha256":
+def _recorded(text: str) -> tuple[str, str] | None:
+    """Return algorithm and hash in hex of RECORD's `sha256=...`; None where it names none that can be relied on."""
+    algorithm, _, value = text.partition("=")
+    if algorithm not in ALGORITHMS:
         return None
-    return base64.urlsafe_b64decode(value + "=" * (-len(value) % 4)).hex()
+    return algorithm, base64.urlsafe_b64decode(value + "=" * (-len(value) % 4)).hex()

@@ -71,13 +71,21 @@ def resolved(expect: Expect) -> Answer:
         # What torch maps is in torch's own trace.
         further = [file for file in files if file.path not in {*roots, *beyond.values()}]
         with ThreadPoolExecutor(max_workers=min(MOST_TRACES, (os.cpu_count() or 1) + 1)) as pool:
-            for found in (torch, *pool.map(one, further)):
-                absent.update(name for name in found.missing if name in OF_THE_DRIVER)
-                found, idle = forgive(found, needed_by, auxiliary)
-                plugins.update(idle)
-                problems.update(dict.fromkeys(describe(found, needed_by)))
+            traces = [torch, *pool.map(one, further)]
     except loader.NoTraceError as error:
         return Answer("error", required, "the dynamic loader cannot be asked", str(error))
+    told: list[list[str]] = []
+    sound: set[str] = set()
+    for found in traces:
+        absent.update(name for name in found.missing if name in OF_THE_DRIVER)
+        needed, idle = forgive(found, needed_by, auxiliary)
+        plugins.update(idle)
+        told.append(describe(needed, needed_by))
+        if not told[-1]:
+            sound.update(os.path.realpath(path) for path in found.found.values())
+    for path, lines in zip(["", *(file.path for file in further)], told):  # noqa: B905  (strict= needs Python 3.10)
+        if not (is_bundled(path) and os.path.realpath(path) in sound):
+            problems.update(dict.fromkeys(lines))
     without = f"; left to the driver: {', '.join(sorted(absent))}" if absent else ""
     if plugins:
         without += f"; plug-ins for a cluster, which is not here: {', '.join(sorted(plugins))}"
@@ -105,6 +113,16 @@ def elf_files(folders: Iterable[Path]) -> tuple[list[elf.Elf], list[str]]:
                     except elf.NotElfError as error:
                         damaged.append(str(error))
     return [found[path] for path in sorted(found) if found[path].dynamic], damaged
+
+
+def is_bundled(path: str) -> bool:
+    """Say whether a library is one that auditwheel put beside a package, for that package's own extensions alone.
+
+    Nothing opens it by itself. It may have no search path of its own (numpy 1's libgfortran has none) and find what it
+    needs by that of the extension that needs it (DT_RPATH holds for what is loaded in turn): a trace of that extension
+    has bound its symbols too.
+    """
+    return Path(path).parent.name.endswith(".libs")
 
 
 def torch_roots(files: Iterable[elf.Elf]) -> list[str]:

@@ -23,6 +23,12 @@ FOUND = re.compile(r"^\s*(\S+) => (\S+) \(0x[0-9a-f]+\)$")
 MISSING = re.compile(r"^\s*(\S+) => not found$")
 UNDEFINED = re.compile(r"^(undefined symbol: \S+?(?:, version \S+)?)\s+\((.+)\)$")
 VERSION = re.compile(r"^(.+): (version `[^']+' not found \(required by .+\)|no version information.*)$")
+# What glibc's loader says when the kernel gives it no memory (elf/dl-load.c). It does the same for a file whose headers
+# ask for too much, which its hash tells. Room for thread-local storage is the process's own.
+NO_MEMORY = re.compile(
+    r"failed to map segment from shared object|cannot create shared object descriptor"
+    r"|cannot allocate (?!memory in static TLS)"
+)
 REFUSED = re.compile(r"ERROR: ld\.so: object '(.+)' from LD_PRELOAD cannot be preloaded \((.+)\)")
 
 
@@ -85,6 +91,8 @@ def trace(libraries: Sequence[str], *, program: str = sys.executable, timeout: f
             raise NoTraceError(f"the loader was killed by {name} while it traced {what}")
         crash = f"{(libraries or [program])[-1]}: the dynamic loader crashes on it ({name})"
         return replace(answer, other=(*answer.other, crash))
+    if short := next((line for line in answer.other if NO_MEMORY.search(line)), None):
+        raise NoTraceError(f"the machine gave the loader no memory: {short}")
     if answer.is_complete and (done.returncode or not answer.found):
         raise NoTraceError(f"the loader said nothing wrong about {what}, and ended with exit code {done.returncode}")
     return answer

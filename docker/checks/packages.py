@@ -11,7 +11,7 @@ from importlib import metadata
 from importlib.machinery import all_suffixes
 from typing import Any
 
-from .distributions import Distributions, installed, normalised
+from .distributions import Distributions, elsewhere, installed, normalised
 from .framework import Answer, Expect, check, failed, passed
 
 # What a virtual environment or the flash-attn part brings besides the locks.
@@ -52,6 +52,12 @@ def consistent(expect: Expect) -> Answer:
     )
     packages, problems = installed()
     problems += different_from_lock(packages, locked, complete=complete)
+    if complete:
+        problems += [
+            f"{normalised(distribution.metadata['Name'])} {distribution.version} is installed in {folder}, "
+            "where no lock installs anything"
+            for distribution, folder in elsewhere()
+        ]
     try:
         problems += list(unmet(packages))
     except ImportError as error:
@@ -128,7 +134,7 @@ def different_from_lock(packages: Distributions, locked: dict[str, str], *, comp
     for name, version in sorted(locked.items()):
         if name not in packages:
             problems.append(f"{name} {version} is locked but not installed")
-        elif without_local(packages[name].version) != without_local(version):
+        elif not same_version(packages[name].version, version):
             problems.append(f"{name} is {packages[name].version}, locked is {version}")
     if complete:
         unlocked = sorted(set(packages) - set(locked) - OUTSIDE_THE_LOCKS)
@@ -136,9 +142,19 @@ def different_from_lock(packages: Distributions, locked: dict[str, str], *, comp
     return problems
 
 
-def without_local(version: str) -> str:
-    """Return a version without its local part: torch's wheel `2.4.0+cu121` calls itself 2.4.0 in its metadata."""
-    return version.partition("+")[0]
+def same_version(one: str, other: str) -> bool:
+    """Say whether two versions are one, as installers compare them: `2.0` is `2.0.0`, `2024.07.04` is `2024.7.4`.
+
+    Without their local parts: torch's wheel `2.4.0+cu121` calls itself 2.4.0 in its metadata.
+    """
+    texts = one.partition("+")[0], other.partition("+")[0]
+    if texts[0] == texts[1]:
+        return True
+    try:
+        version = _packaging("version").Version
+        return bool(version(texts[0]) == version(texts[1]))
+    except (ImportError, ValueError):  # nothing to read them with, or no version as PEP 440 has them
+        return False
 
 
 def unmet(packages: Distributions) -> Iterator[str]:

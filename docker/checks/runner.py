@@ -44,7 +44,8 @@ ASKED = ("passed", "failed", "not-run", "error")
 
 def main(script: str, arguments: Sequence[str]) -> int:
     """Run all checks of the row, or, in the child process of one check, that one."""
-    parser = argparse.ArgumentParser(prog="run.py", description=__doc__.splitlines()[0])
+    # Not from __doc__: an image whose PYTHONOPTIMIZE is 2 has none, and its checks run as its user's programs do.
+    parser = argparse.ArgumentParser(prog="run.py", description="Ask an image every question of its row.")
     parser.add_argument("--expect", default=EXPECT, help="what the host says that the image should hold")
     parser.add_argument("--only", action="append", metavar="ID", help="ask this check and its needs; repeatable")
     parser.add_argument("--one", metavar="ID", help=argparse.SUPPRESS)
@@ -54,6 +55,7 @@ def main(script: str, arguments: Sequence[str]) -> int:
     if options.one:
         answer_one(REGISTRY[options.one], expect, options.answer_fd)
     token = os.environ.pop("ASSAY_TOKEN", "")  # no child may know it
+    home = os.environ.pop("ASSAY_HOME", "")
     hide_from_children()
 
     def tell(**event: Any) -> None:
@@ -67,7 +69,7 @@ def main(script: str, arguments: Sequence[str]) -> int:
         if answer is None:
             with take_turn(check, expect, lambda check=check: tell(waiting=check.id)):
                 tell(started=check.id)
-                answer, seconds = ask(script, check, options.expect)
+                answer, seconds = ask(script, check, options.expect, home)
         answers[check.id] = answer
         tell(finding=as_finding(check, answer, seconds))
     tell(finished=len(answers))
@@ -113,15 +115,15 @@ def take_turn(check: Check, expect: Expect, on_wait: Callable[[], None]) -> Iter
         yield
 
 
-def ask(script: str, check: Check, expect_path: str) -> tuple[Answer, float]:
-    """Run one check in a process of its own; return its answer and the seconds that it took."""
+def ask(script: str, check: Check, expect_path: str, home: str) -> tuple[Answer, float]:
+    """Run one check in a process of its own; return its answer and the seconds that it took. home: see `user_base`."""
     scratch = tempfile.mkdtemp(prefix="check-")
     started = time.monotonic()
     try:
         ended = processes.run(
             [sys.executable, "-X", "faulthandler", script, "--expect", expect_path, "--one", check.id],
             timeout=check.timeout,
-            environment={**os.environ, **user_base(), "TMPDIR": scratch, "PYTHONDONTWRITEBYTECODE": "1"},
+            environment={**os.environ, **user_base(home), "TMPDIR": scratch, "PYTHONDONTWRITEBYTECODE": "1"},
             answer_option="--answer-fd",
         )
         answer = read_answer(check, ended)
@@ -186,17 +188,20 @@ def hide_from_children() -> None:
         return
 
 
-def user_base() -> dict[str, str]:
+def user_base(home: str) -> dict[str, str]:
     """Return where packages of the image's user lie (`pip install --user`), which its Python prefers to others.
 
-    HOME is a folder that can be written here; a user's own is what counts for what is imported.
+    HOME is a folder that can be written here; a user's own is what counts for what is imported. home: the HOME that
+    the image itself sets, empty where it sets none: then it is what the engine gives a user who runs the image.
     """
     if "PYTHONUSERBASE" in os.environ:
         return {}
-    try:
-        return {"PYTHONUSERBASE": f"{pwd.getpwuid(os.getuid()).pw_dir}/.local"}
-    except KeyError:  # a user without a name has no home
-        return {}
+    if not home:
+        try:
+            home = pwd.getpwuid(os.getuid()).pw_dir
+        except KeyError:  # a user without a name, to whom the engine gives the root folder
+            home = "/"
+    return {"PYTHONUSERBASE": os.path.join(home, ".local")}  # noqa: PTH118 - as Python's `site` joins them
 
 
 def end_strays() -> None:

@@ -29,10 +29,10 @@ def compare(wanted: dict[str, str], folder: str) -> Answer:
     total = 0
     for path, sha256 in wanted.items():
         actual = hashed(str(Path(folder) / path))
-        if actual.sha256 is None:
+        if actual.digest is None:
             problems.append(f"{path} {actual.problem}")
-        elif actual.sha256 != sha256:
-            problems.append(f"{path} was changed: sha256 {actual.sha256}, baked in {sha256}")
+        elif actual.digest != sha256:
+            problems.append(f"{path} was changed: sha256 {actual.digest}, baked in {sha256}")
         total += actual.size
     for found in sorted(Path(folder).rglob("*")):
         path = found.relative_to(folder).as_posix()

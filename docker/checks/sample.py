@@ -248,6 +248,8 @@ def soak_faults(facts: dict[str, Any], pictures: int) -> list[str]:
     wrong = (
         [f"{len(facts['not_finite'])} layers gave inf or nan: {facts['not_finite'][0]}"] if facts["not_finite"] else []
     )
+    if not facts["layers"]:
+        wrong.append("no layer was seen at work, so nothing is known of what they gave")
     if facts["drift"]:
         wrong.append(f"{len(facts['drift'])} layers changed their dtype: {facts['drift'][0]}")
     if len(set(digests[:pictures])) != pictures:

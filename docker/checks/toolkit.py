@@ -11,6 +11,7 @@ tells a version must agree, and the runtime and the compiler must be told in ful
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import subprocess
@@ -22,6 +23,8 @@ from .toolkit_sources import SOURCES, from_macro
 
 LOCAL = Path("/usr/local")
 FOLDERS = ("bin", "include", "lib64", "nvvm")
+# A disk in trouble, no memory, no more processes or files: the check breaks, and the image is not blamed.
+OF_THE_MACHINE = (errno.EIO, errno.ESTALE, errno.ENOMEM, errno.EAGAIN, errno.EMFILE, errno.ENFILE)
 # What tells a release from its neighbours: 13.0.1 and 13.0.2 share their nvcc, 12.1.0 and 12.1.1 their macros.
 IN_FULL = ("cudart", "nvcc")
 # How NVIDIA's own version.json names the components of the releases table.
@@ -106,6 +109,8 @@ def read_sources(folder: Path, components: dict[str, str], *, complete: bool) ->
         except subprocess.TimeoutExpired:
             raise  # a slow machine: the check breaks, and the image is not blamed
         except (OSError, ValueError, AttributeError, subprocess.SubprocessError) as error:
+            if isinstance(error, OSError) and error.errno in OF_THE_MACHINE:
+                raise
             problems.append(f"{path} cannot be used: {error}")
             continue
         if not told:

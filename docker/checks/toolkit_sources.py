@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from . import processes
+
 COMPILER_STAMP = re.compile(rb"Cuda compilation tools, release [\d.]+, V([\d.]+)")
 
 Read = Callable[[Path], str]  # the version, or nothing where the file does not tell it
@@ -58,8 +60,13 @@ def from_stamp(path: Path) -> str:
 
 
 def from_printed_version(path: Path) -> str:
-    """Run the tool with `--version` and read the same line."""
+    """Run the tool with `--version` and read the same line.
+
+    Raises RuntimeError where something outside of the tool killed it: then nothing is known of the tool.
+    """
     done = subprocess.run([str(path), "--version"], capture_output=True, timeout=20, check=False)
+    if done.returncode < 0 and (name := processes.signal_name(-done.returncode)) in processes.FROM_OUTSIDE:
+        raise RuntimeError(f"{path} --version was killed by {name}")
     match = COMPILER_STAMP.search(done.stdout)
     return match[1].decode("ascii") if match else ""
 

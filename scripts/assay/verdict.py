@@ -31,7 +31,12 @@ from assay.matrix.row import Reason, Row
 VerdictName = Literal["certified", "rejected", "inconclusive"]
 
 # How BuildKit and the classic builder end the story of a command that failed, after the command itself.
-_LAST_WORD = re.compile(r"^.*(?:exit code|returned a non-zero code): \d+\s*$", re.MULTILINE)
+_LAST_WORD = re.compile(
+    r"^.*(?:exit code|returned a non-zero code): \d+\s*$"
+    # A command that was killed has no exit code. What it was may go on over several lines; nothing comes after it.
+    r"|^executor failed running \[(?s:.*)\Z|^process \".*\" did not complete.*$",
+    re.MULTILINE,
+)
 _WIDTH = 160  # characters of evidence in `why`: about what one table line can show
 
 

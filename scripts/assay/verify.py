@@ -147,7 +147,7 @@ def examine(registry: Registry, reference: Reference, trust: Trust) -> Examinati
     for envelope in _envelopes(registry, reference.repository, manifest):
         try:
             kind = json.loads(envelope.payload).get("predicateType")
-        except (ValueError, AttributeError):
+        except (ValueError, AttributeError, RecursionError):
             continue
         try:
             if kind == statements.TEST_RESULT:

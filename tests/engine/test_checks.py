@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import shutil
 import tarfile
 
 import pytest
 
 from assay import checks
+from assay.checks import definitions
 from assay.engine import Engine
 from assay.findings import Finding, Level, Status
 from assay.matrix.row import Row
@@ -16,10 +18,13 @@ pytestmark = pytest.mark.engine
 ROW = Row(id="r", expect="certify")
 
 
-def with_python(engine: Engine, base: str, name: str, script: str) -> None:
-    """Put a `python` of our own making into an image."""
+def with_python(engine: Engine, base: str, name: str, script: str, config: str = "") -> None:
+    """Put a `python` of our own making into an image. config: further instructions."""
     context = io.BytesIO()
-    files = {"Dockerfile": f"FROM {base}\nENV PATH=/bin\nCOPY python /bin/python\n", "python": f"#!/bin/sh\n{script}\n"}
+    files = {
+        "Dockerfile": f"FROM {base}\nENV PATH=/bin\nCOPY python /bin/python\n{config}",
+        "python": f"#!/bin/sh\n{script}\n",
+    }
     with tarfile.open(fileobj=context, mode="w", format=tarfile.GNU_FORMAT) as archive:
         for path, text in files.items():
             member = tarfile.TarInfo(path)
@@ -54,6 +59,22 @@ def test_the_image_sees_the_checks_and_what_is_expected(engine: Engine, base: st
     evidence = ask(engine, name, tmp_path)[0].evidence
     assert "run.py" in evidence
     assert '"release": "12.1.1"' in evidence
+
+
+def test_a_user_of_the_images_own_reads_the_checks_of_a_private_checkout(
+    engine: Engine, base: str, name: str, tmp_path, monkeypatch
+) -> None:
+    docker = tmp_path / "docker"
+    shutil.copytree(definitions.docker_dir() / "checks", docker / "checks")
+    for path in (docker, *docker.rglob("*")):
+        path.chmod(0o700 if path.is_dir() else 0o600)
+    monkeypatch.setattr(definitions, "docker_dir", lambda: docker)
+    script = 'id -u >&2; echo "home $HOME, of the image $ASSAY_HOME" >&2; cat /opt/assay/checks/run.py >&2; exit 1'
+    with_python(engine, base, name, script, "ENV HOME=/app\nUSER 1000\n")
+    lines = ask(engine, name, tmp_path / "out")[0].evidence.splitlines()
+    assert lines[:2] == ["1000", "home /tmp, of the image /app"]
+    assert lines[2:] == (docker / "checks/run.py").read_text().splitlines()
+    assert [path.name for path in (tmp_path / "out/r").iterdir()] == ["expect.json"]
 
 
 def test_answers_arrive_while_the_container_runs(engine: Engine, base: str, name: str, tmp_path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import signal
 import struct
 import subprocess
@@ -133,6 +134,21 @@ def test_a_loader_that_was_killed_has_said_nothing(monkeypatch, name):
         loader.trace([])
 
 
+def test_a_machine_without_memory_for_a_library_has_said_nothing_of_it(compiled, monkeypatch):
+    large = str(compiled[2]("liblarge.so", "char room[1 << 30]; char *large(void) { return room; }"))
+    assert loader.trace([large]).is_complete
+    start = subprocess.run
+
+    def with_little(*arguments, **options):
+        least = 512 << 20
+        return start(*arguments, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (least, least)), **options)
+
+    monkeypatch.setattr(loader.subprocess, "run", with_little)
+    assert loader.trace([]).is_complete
+    with pytest.raises(loader.NoTraceError, match=r"no memory: \S+liblarge\.so: failed to map segment"):
+        loader.trace([large])
+
+
 def test_an_auxiliary_library_need_not_be_there(compiled):
     _, _, compile_one = compiled
     asks = compile_one("libasks.so.1", "int asks(void) { return 3; }\n", "-Wl,--auxiliary=visibility=hidden")
@@ -187,3 +203,52 @@ def test_a_damaged_library_of_the_environment_is_a_problem(tmp_path):
     files, damaged = libraries.elf_files([tmp_path])
     assert files == []
     assert str(tmp_path / "libodd.so") in damaged[0]
+
+
+@pytest.fixture
+def repaired(compiled, tmp_path, monkeypatch):
+    """A wheel as auditwheel repairs it: an extension that finds its libraries, which cannot find each other."""
+    _, _, compile_one = compiled
+    site = tmp_path / "site"
+    (site / "lib").mkdir(parents=True)
+    (site / "lib.libs").mkdir()
+    inner = compile_one("libinner.so.1", "int inner(void) { return 1; }")
+    outer = compile_one("libouter.so.1", "int inner(void); int outer(void) { return inner(); }", str(inner))
+    needs = "int outer(void); int all(void) { return outer(); }"
+    # DT_RPATH, which holds for what is loaded in turn, as auditwheel writes it.
+    search = "-Wl,--disable-new-dtags,-rpath,$ORIGIN/../lib.libs"
+    extension = compile_one("extension.so", needs, str(outer), f"-L{tmp_path}", "-Wl,--allow-shlib-undefined", search)
+    extension.rename(site / "lib" / extension.name)
+    for library in (inner, outer):
+        library.rename(site / "lib.libs" / library.name)
+    monkeypatch.setattr(libraries, "site_folders", lambda: [site])
+    return site
+
+
+def test_libraries_that_a_package_bundles_are_judged_as_its_extensions_load_them(repaired):
+    assert not loader.trace([str(repaired / "lib.libs/libouter.so.1")]).is_complete
+    answer = libraries.resolved(None)
+    assert (answer.status, answer.evidence) == ("passed", "")
+    assert answer.data["files"] == 3
+
+
+def test_a_bundled_library_that_is_missing_is_named(repaired):
+    (repaired / "lib.libs/libinner.so.1").unlink()
+    answer = libraries.resolved(None)
+    assert answer.status == "failed"
+    assert "libinner.so.1: cannot open shared object file" in answer.evidence
+
+
+def test_a_bundled_library_that_no_extension_loads_is_judged_by_itself(repaired):
+    (repaired / "lib/extension.so").unlink()
+    answer = libraries.resolved(None)
+    assert answer.status == "failed"
+    assert "libinner.so.1: cannot open shared object file" in answer.evidence
+
+
+def test_a_library_among_a_packages_own_has_to_find_its_needs_itself(repaired):
+    """It may be opened by its name, by ctypes, say: no extension's search path helps there."""
+    (repaired / "lib/libouter.so.1").write_bytes((repaired / "lib.libs/libouter.so.1").read_bytes())
+    answer = libraries.resolved(None)
+    assert answer.status == "failed"
+    assert f"needed by {repaired}/lib" in answer.evidence

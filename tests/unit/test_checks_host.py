@@ -12,7 +12,7 @@ from checks_package import FOLDER
 
 from assay import checks, releases
 from assay.checks import definitions
-from assay.checks.run import Listener, ending, unanswered
+from assay.checks.run import Listener, ending, for_all_to_read, unanswered
 from assay.engine import ContainerResult
 from assay.errors import AssayError, EngineError
 from assay.files import write_json
@@ -148,6 +148,26 @@ def test_a_broken_family_stops_the_host(copy, monkeypatch):
     monkeypatch.setattr(definitions, "PACKAGE", "assay_checks_of_a_test")
     with pytest.raises(AssayError, match=r"packages\.py: ModuleNotFoundError.*no_such_module_anywhere"):
         definitions.registry.__wrapped__()
+
+
+def test_a_missing_family_stops_the_host(copy, monkeypatch):
+    (copy / "sample.py").unlink()
+    monkeypatch.setattr(definitions, "PACKAGE", "assay_checks_of_another_test")
+    with pytest.raises(AssayError, match=r"lacks sample\.py: assay's checks are not installed completely"):
+        definitions.registry.__wrapped__()
+
+
+def test_the_copy_of_the_checks_is_whole_for_all_to_read_and_gone_afterwards(copy, tmp_path):
+    for path in (copy, *copy.rglob("*")):
+        path.chmod(0o700 if path.is_dir() else 0o600)
+    (tmp_path / "row").mkdir()
+    with for_all_to_read(copy, tmp_path / "row") as readable:
+        names = {path.relative_to(readable).as_posix() for path in readable.rglob("*")}
+        assert names == {path.relative_to(copy).as_posix() for path in copy.rglob("*")}
+        assert (readable / "run.py").read_bytes() == (copy / "run.py").read_bytes()
+        assert readable.stat().st_mode & 0o777 == 0o755
+        assert {path.stat().st_mode & 0o777 for path in readable.rglob("*.py")} == {0o644}
+    assert list((tmp_path / "row").iterdir()) == []
 
 
 def line(listener: Listener, **event) -> str:

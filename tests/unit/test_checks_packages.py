@@ -22,6 +22,7 @@ def site(tmp_path, monkeypatch):
     folder.mkdir()
     for module in (files, distributions):
         monkeypatch.setattr(module, "site_folders", lambda: [folder])
+    monkeypatch.setattr(distributions, "import_path", lambda: ["", str(folder), str(tmp_path / "pythonpath")])
     return folder
 
 
@@ -79,6 +80,49 @@ def test_the_lock_is_the_law(site):
     ]
 
 
+@pytest.mark.parametrize(
+    ("installed", "locked", "same"),
+    [
+        ("2.0.0", "2.0", True),
+        ("2024.07.04", "2024.7.4", True),
+        ("1.0RC1", "1.0rc1", True),
+        ("2.4.0+cpu", "2.4.0+cu121", True),
+        ("2.0.1", "2.0", False),
+        ("2.0.post1", "2.0", False),
+        ("1!2.0", "2.0", False),
+        ("0.1-debian", "0.1", False),
+        ("nonsense", "nonsense", True),
+    ],
+)
+def test_versions_are_compared_as_installers_compare_them(installed, locked, same):
+    assert packages.same_version(installed, locked) is same
+
+
+def test_what_lies_beside_the_site_folder_on_pythons_path_is_in_no_lock(site, tmp_path):
+    install(site, "app", "1.0")
+    beside = tmp_path / "pythonpath"
+    beside.mkdir()
+    assert packages.consistent(expect({"app": "1.0"})).status == "passed"
+    (beside / "own.egg-info").mkdir()
+    (beside / "own.egg-info/PKG-INFO").write_text("Metadata-Version: 2.1\nName: own\nVersion: 1.0\n")
+    assert packages.consistent(expect({"app": "1.0"})).status == "passed"  # the application's own sources
+    install(beside, "stray", "2.0")
+    answer = packages.consistent(expect({"app": "1.0"}))
+    assert answer.evidence == f"stray 2.0 is installed in {beside}, where no lock installs anything"
+    # What a base image has there, nobody locked in the first place.
+    assert packages.consistent(expect()).status == "passed"
+
+
+def test_two_names_of_one_site_folder_are_one(tmp_path, monkeypatch):
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib64").symlink_to("lib")
+    paths = {"purelib": str(tmp_path / "lib"), "platlib": str(tmp_path / "lib64")}
+    monkeypatch.setattr(distributions.sysconfig, "get_path", paths.get)
+    assert distributions.site_folders() == [tmp_path / "lib"]
+    install(tmp_path / "lib", "app", "1.0")
+    assert distributions.installed()[1] == []
+
+
 def test_what_a_row_adds_to_a_base_is_the_law_and_the_rest_is_the_bases(site):
     install(site, "torch", "2.4.0")
     install(site, "added", "1.0")
@@ -131,6 +175,69 @@ def test_every_kind_of_change_is_named(site, change, told):
     assert told in answer.evidence
 
 
+def test_a_link_to_code_elsewhere_is_named_and_one_to_data_is_not(site, tmp_path):
+    install(site, "lib", "1.0", one="x = 1\n")
+    (site / "lib/again").symlink_to(site / "lib")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/weights.bin").write_bytes(b"x")
+    (site / "lib/data").symlink_to(tmp_path / "data")
+    assert files.unmodified(expect()).status == "passed"
+    (tmp_path / "src/deep").mkdir(parents=True)
+    (tmp_path / "src/deep/other.py").write_text("")
+    (site / "other").symlink_to(tmp_path / "src")
+    answer = files.unmodified(expect())
+    assert answer.status == "failed"
+    assert answer.evidence == (
+        f"{site}/other is a link to {tmp_path}/src, and {tmp_path}/src/deep/other.py is in no wheel's RECORD"
+    )
+
+
+def rewrite_record(site: Path, digest: str) -> None:
+    """Give lib/one.py another hash in the RECORD of lib 1.0, and the RECORD an empty line."""
+    record = site / "lib-1.0.dist-info/RECORD"
+    lines = [
+        f"lib/one.py,{digest},6" if line.startswith("lib/one.py,") else line for line in record.read_text().splitlines()
+    ]
+    record.write_text("\n\n".join(lines) + "\n\n")
+
+
+def test_a_stronger_hash_than_sha256_counts_as_well(site):
+    install(site, "lib", "1.0", one="x = 1\n")
+    strong = base64.urlsafe_b64encode(hashlib.sha512(b"x = 1\n").digest()).rstrip(b"=").decode()
+    rewrite_record(site, f"sha512={strong}")
+    assert files.unmodified(expect()).status == "passed"
+    (site / "lib/one.py").write_text("x = 2\n")
+    answer = files.unmodified(expect())
+    assert answer.status == "failed"
+    assert "lib/one.py is not the file that lib 1.0 brought: sha512 " in answer.evidence
+
+
+@pytest.mark.parametrize("digest", ["", "md5=CY9rzUYh03PK3k6DJie09g"])
+def test_code_whose_record_names_no_hash_to_rely_on_is_named(site, digest):
+    install(site, "lib", "1.0", one="x = 1\n")
+    rewrite_record(site, digest)
+    assert "lib/one.py has no hash in the RECORD of lib 1.0" in files.unmodified(expect()).evidence
+
+
+@pytest.mark.parametrize("last", ["one", "two"])
+def test_a_package_that_lies_over_another_is_named_whichever_record_is_read_last(site, last):
+    """As opencv-python and opencv-python-headless do, which both bring cv2."""
+    brought = {"one": "x = 1\n", "two": "x = 2\n"}
+    for name, text in brought.items():
+        install(site, name, "1.0", code=text)
+        digest = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
+        with (site / f"{name}-1.0.dist-info/RECORD").open("a") as record:
+            record.write(f"shared.py,sha256={digest},6\nLICENSE,sha256={digest},6\n")
+    for name in ("shared.py", "LICENSE"):
+        (site / name).write_text(brought[last])
+    answer = files.unmodified(expect())
+    other = "two" if last == "one" else "one"
+    assert answer.status == "failed"
+    assert [line.partition(": ")[0] for line in answer.evidence.splitlines()] == [
+        f"{site}/shared.py is not the file that {other} 1.0 brought"
+    ]
+
+
 def test_a_file_that_the_images_user_may_not_read_is_named(tmp_path, monkeypatch):
     def refuse(self, *arguments, **options):
         raise PermissionError(errno.EACCES, "Permission denied", str(self))
@@ -172,6 +279,17 @@ def test_a_changed_record_does_not_hide_a_change_from_the_hosts_wheel(site):
         "not the file in flash_attn-2.8.3.whl",
         "missing",
     ]
+
+
+def test_the_hosts_wheel_is_looked_for_where_it_is_installed(site, tmp_path, monkeypatch):
+    """As on Fedora: packages of pure Python in one folder, those with machine code in another."""
+    pure = tmp_path / "a-folder-that-sorts-before"
+    pure.mkdir()
+    for module in (files, distributions):
+        monkeypatch.setattr(module, "site_folders", lambda: [pure, site])
+    install(site, "flash_attn", "2.8.3", one="x = 1\n")
+    wheel = {"filename": "f.whl", "files": {"flash_attn/one.py": hashlib.sha256(b"x = 1\n").hexdigest()}}
+    assert files.unmodified(expect(wheel=wheel)).status == "passed"
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import shutil
 import subprocess
 import sys
@@ -224,6 +225,21 @@ def test_a_broken_family_is_told_and_the_others_go_on(ask):
         ("import time; time.sleep(60)", "error", "still running"),
         ("pass", "error", "reported nothing"),
         ("report({'sum': 2})", "passed", "2"),
+        (
+            "raise OSError(28, 'No space left on device', '/tmp/x')",
+            "error",
+            "No space left on device: '/tmp/x'; that is",
+        ),
+        ("raise OSError(5, 'Input/output error', '/x/libtorch.so')", "error", "Input/output error"),
+        ('raise RuntimeError("can\'t start new thread")', "error", "give it room"),
+        ("raise MemoryError", "error", "MemoryError"),
+        ("raise OSError(30, 'Read-only file system', '/app/cache')", "error", "'/app/cache'; while it is checked"),
+        ("raise ImportError('l.so: cannot allocate memory in static TLS block')", "failed", "in static TLS block"),
+        (
+            "print('x: Resource temporarily unavailable'); raise ImportError('undefined symbol: y')",
+            "failed",
+            "symbol: y",
+        ),
     ],
 )
 def test_a_subject_that_crashes_has_failed_unless_the_crash_says_nothing_of_it(ask, code, status, told):
@@ -322,3 +338,42 @@ def test_circles_and_unknown_needs_are_found():
     assert order.problems({"a.a": check("a.a", "a.z")}) == ["check 'a.a' needs 'a.z', which no family defines"]
     levels = {"a.a": check("a.a", "a.b"), "a.b": check("a.b", level="gpu")}
     assert order.problems(levels) == ["check 'a.a' of level 'image' needs 'a.b' of level 'gpu'"]
+
+
+def test_an_image_whose_python_drops_docstrings_and_assertions_can_answer(ask, monkeypatch):
+    monkeypatch.setenv("PYTHONOPTIMIZE", "2")
+    findings, _, _ = ask("""
+@check("a.optimised", "?")
+def optimised(expect):
+    return passed("2", str(sys.flags.optimize))
+""")
+    assert (findings["a.optimised"]["status"], findings["a.optimised"]["measured"]) == ("passed", "2")
+
+
+@pytest.mark.parametrize(
+    ("variables", "base"),
+    [
+        ({"ASSAY_HOME": "/app"}, "/app/.local"),
+        ({"ASSAY_HOME": ""}, f"{pwd.getpwuid(os.getuid()).pw_dir}/.local"),
+        ({"ASSAY_HOME": "/app", "PYTHONUSERBASE": "/opt/own"}, "/opt/own"),
+    ],
+)
+def test_packages_of_the_images_user_lie_below_the_home_that_the_image_sets(ask, monkeypatch, variables, base):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    findings, _, _ = ask("""
+@check("a.base", "?")
+def base(expect):
+    return passed("", os.environ["PYTHONUSERBASE"], told=os.environ.get("ASSAY_HOME"))
+""")
+    assert (findings["a.base"]["measured"], findings["a.base"]["data"]["told"]) == (base, None)
+
+
+def test_a_user_without_a_name_has_the_home_that_the_engine_gives(monkeypatch):
+    def nobody(uid):
+        raise KeyError(uid)
+
+    runner = family("runner")
+    monkeypatch.setattr(runner.pwd, "getpwuid", nobody)
+    monkeypatch.delenv("PYTHONUSERBASE", raising=False)
+    assert runner.user_base("") == {"PYTHONUSERBASE": "/.local"}

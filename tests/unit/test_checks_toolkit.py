@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import subprocess
 from importlib import metadata
@@ -61,6 +62,28 @@ def test_a_tool_that_takes_too_long_is_the_machines_fault(folder, monkeypatch):
     monkeypatch.setattr(toolkit, "SOURCES", slowly)
     with pytest.raises(subprocess.TimeoutExpired):
         toolkit.read_sources(folder, COMPONENTS, complete=True)
+
+
+def test_a_disk_in_trouble_is_the_machines_fault(folder, monkeypatch):
+    def fail(path):
+        raise OSError(errno.EIO, "Input/output error", str(path))
+
+    failing = tuple(
+        dataclasses.replace(source, read=fail) if source.path == "bin/ptxas" else source for source in toolkit.SOURCES
+    )
+    monkeypatch.setattr(toolkit, "SOURCES", failing)
+    with pytest.raises(OSError, match="Input/output error"):
+        toolkit.read_sources(folder, COMPONENTS, complete=True)
+
+
+def test_a_tool_that_was_killed_says_nothing_and_one_that_crashes_is_named(folder):
+    ptxas = folder / "bin/ptxas"
+    ptxas.write_text("#!/bin/sh\nkill -KILL $$\n")
+    with pytest.raises(RuntimeError, match="killed by SIGKILL"):
+        toolkit.read_sources(folder, COMPONENTS, complete=True)
+    ptxas.write_text("#!/bin/sh\nkill -SEGV $$\n")
+    (line,) = problems(folder)
+    assert line == f"{ptxas} does not tell its version (required: nvcc 12.1.105)"
 
 
 def test_a_right_toolkit_has_no_problem(folder):

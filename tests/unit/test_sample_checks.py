@@ -92,6 +92,7 @@ def soaked(**changes):
         "digests": ["a", "b", "c", "d", "a"],
         "live_bytes": [100, 110, 110, 105, 110],
         "resident_bytes": [500_000_000, 510_000_000, 512_000_000, 511_000_000, 512_000_000],
+        "layers": 400,
         "not_finite": [],
         "drift": [],
     }
@@ -116,6 +117,7 @@ def test_a_sound_soak_has_no_fault():
 @pytest.mark.parametrize(
     ("changes", "fault"),
     [
+        ({"layers": 0}, "no layer was seen at work"),
         ({"not_finite": ["picture 3: vae.decoder"]}, "1 layers gave inf or nan: picture 3: vae.decoder"),
         ({"drift": ["picture 2: x: ['torch.bfloat16'] -> ['torch.float32']"]}, "changed their dtype: picture 2"),
         ({"digests": ["a", "b", "b", "d", "a"]}, "only 3 of 4 pictures differ"),

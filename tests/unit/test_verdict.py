@@ -202,6 +202,10 @@ def test_a_build_that_fails_for_another_reason_is_inconclusive(row, part, troubl
     [
         'process "/bin/sh -c nvcc.py 11.8 --to /opt" did not complete successfully: exit code: 1',
         "The command '/bin/sh -c nvcc.py 11.8 --to /opt' returned a non-zero code: 1",
+        # Killed, there is no exit code.
+        'process "/bin/sh -c nvcc.py 11.8 --to /opt" did not complete successfully: signal: killed',
+        "executor failed running [/bin/sh -c set -e\nnvcc.py 11.8 --to /opt]: signal: killed",
+        "executor failed running [/bin/sh -c set -e\nnvcc.py 11.8 --to /opt]: exit code: 137",
     ],
 )
 def test_the_command_of_a_failed_step_is_no_evidence(last_word):

@@ -72,6 +72,12 @@ def seen(trust: Trust, *listed: bytes, cosign: tuple[bytes, ...] = ()) -> Examin
     return examine(InMemoryRegistry(list(listed), list(cosign)), IMAGE, trust)  # type: ignore[arg-type]
 
 
+def test_a_statement_without_end_does_not_hide_the_others() -> None:
+    endless = Envelope("application/vnd.in-toto+json", b"[" * 200_000)
+    found = seen(Trust(allow_unsigned=True), endless.to_bytes(), certificate(None).envelope.to_bytes())
+    assert found.answer()[0] == "certified"
+
+
 def test_an_unsigned_certificate_says_how_a_workflows_signature_is_checked() -> None:
     found = seen(Trust(), certificate(None).envelope.to_bytes())
     answer, why = found.answer()

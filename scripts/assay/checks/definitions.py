@@ -19,8 +19,18 @@ from assay.findings import Level
 from assay.matrix.row import Row
 from assay.paths import docker_dir
 
-JUDGING = ("checks/expectations.py", "compose/context.py", "pinned.py", "requirements.py", "verdict.py")
-"""Files of this package that decide what is asked and what an answer amounts to, as the checks themselves do."""
+JUDGING = (
+    "checks/definitions.py",
+    "checks/expectations.py",
+    "checks/run.py",
+    "compose/context.py",
+    "engine/containers.py",
+    "findings.py",
+    "pinned.py",
+    "requirements.py",
+    "verdict.py",
+)
+"""Files of this package that decide what is asked, in what surroundings, and what an answer amounts to."""
 
 PACKAGE = "assay_checks"
 """The name under which the host loads `docker/checks`; in an image it is `checks`."""
@@ -52,11 +62,15 @@ def folder() -> Path:
 def registry() -> Mapping[str, Check]:
     """Return every check by its id.
 
-    Raises AssayError when a family of checks cannot be imported or its needs make no sense: running without it would
-    certify images that nobody asked the question.
+    Raises AssayError when a family of checks is missing or cannot be imported, or its needs make no sense: running
+    without it would certify images that nobody asked the question.
     """
     load_package()
     families = importlib.import_module(f"{PACKAGE}.families")
+    if missing := [f"{name}.py" for name in families.FAMILIES if not (folder() / f"{name}.py").is_file()]:
+        raise AssayError(
+            f"{folder()} lacks {', '.join(missing)}: assay's checks are not installed completely; install it again"
+        )
     if families.BROKEN:
         told = "\n".join(f"{name}.py: {trace.strip().splitlines()[-1]}" for name, trace in families.BROKEN.items())
         raise AssayError(f"checks in {folder()} cannot be imported; mend them before running anything:\n{told}")

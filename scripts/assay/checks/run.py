@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
+import shutil
+import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,29 +72,47 @@ def run(
     expect_file = out / row.id / "expect.json"
     write_json(expect_file, expect)
     listener = Listener(secrets.token_hex(16), [check.id for check in checks], on_finding, on_waiting)
-    mounts = [Mount(source=folder(), target=CHECKS_IN_IMAGE), Mount(source=expect_file, target=EXPECT_IN_IMAGE)]
     timeout = sum(check.timeout for check in checks) + SPARE_SECONDS
-    if gpu is not None:
-        mounts.append(Mount(source=lock_file(gpu.uuid), target=GPU_TURN_IN_IMAGE))
-        timeout += WAITING_SECONDS
     result: ContainerResult | EngineError
-    try:
-        result = engine.run(
-            image,
-            COMMAND,
-            mounts=mounts,
-            gpu=gpu,
-            memory_bytes=MEMORY_BYTES[level],
-            timeout=timeout,
-            on_line=listener.hear,
-            environment={"ASSAY_TOKEN": listener.token},
-            cancel=cancel,
-        )
-    except EngineError as error:
-        result = error
+    with for_all_to_read(folder(), out / row.id) as readable:
+        mounts = [Mount(source=readable, target=CHECKS_IN_IMAGE), Mount(source=expect_file, target=EXPECT_IN_IMAGE)]
+        if gpu is not None:
+            mounts.append(Mount(source=lock_file(gpu.uuid), target=GPU_TURN_IN_IMAGE))
+            timeout += WAITING_SECONDS
+        try:
+            # The container's own HOME is a folder that can be written to; this one tells where a user's packages lie.
+            home = engine.inspect(image).environment.get("HOME", "")
+            result = engine.run(
+                image,
+                COMMAND,
+                mounts=mounts,
+                gpu=gpu,
+                memory_bytes=MEMORY_BYTES[level],
+                timeout=timeout,
+                on_line=listener.hear,
+                environment={"ASSAY_TOKEN": listener.token, "ASSAY_HOME": home},
+                cancel=cancel,
+            )
+        except EngineError as error:
+            result = error
     for finding in unanswered(checks, listener, result):
         listener.accept(finding)
     return picture.keep([listener.findings[check.id] for check in checks], out / row.id / "sample.png")
+
+
+@contextlib.contextmanager
+def for_all_to_read(checks: Path, beside: Path) -> Iterator[Path]:
+    """Yield a copy of the checks' folder, below `beside`, that every user of an image can read; it is gone afterwards.
+
+    A checkout made under umask 077 is its owner's alone: neither an image's own user gets in there, nor root in a
+    container without capabilities.
+    """
+    with tempfile.TemporaryDirectory(dir=beside, prefix=".checks.") as scratch:
+        copy = Path(scratch, "checks")
+        shutil.copytree(checks, copy, ignore=shutil.ignore_patterns("__pycache__"), copy_function=shutil.copyfile)
+        for path in (copy, *copy.rglob("*")):
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        yield copy
 
 
 class Listener:
