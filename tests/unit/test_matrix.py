@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -271,6 +275,10 @@ REJECT = '[[row]]\nid = "a"\nexpect = "reject"\n'
         (ROW + "flash-attn.source = 'release'", "4: row 'a': flash-attn.source = \"release\" needs flash-attn.url"),
         (ROW + "flash-attn.url = 'https://x/y.whl'", "row 'a': flash-attn.sha256 is missing: a wheel is named by"),
         (ROW + "files = { '/x' = 'nowhere' }", "4: row 'a': 'nowhere' does not exist beside the matrix file"),
+        (ROW + "files = { '/x' = '.' }", "4: row 'a': '.' is the folder of the matrix file itself"),
+        (ROW + "files = { '/x' = '' }", "4: row 'a': '' is the folder of the matrix file itself"),
+        (ROW + f"files = {{ '/x' = '{'x' * 300}' }}", "xx... cannot be looked for beside the matrix file: File name"),
+        (ROW + "flash-attn.version = '../x'", "4: row 'a': 'version' cannot be '../x': give a version"),
         (ROW + "files = { '/x' = '../x' }", "4: row 'a': '../x' must lie beside the matrix file"),
         (ROW + ROW, "5: row 'a': the id 'a' is taken by another row"),
         (ROW.replace("'a'", "'junit.xml'").replace('"a"', '"junit.xml"'), "the id 'junit.xml' is taken by what"),
@@ -302,6 +310,10 @@ REJECT = '[[row]]\nid = "a"\nexpect = "reject"\n'
         (
             "[axes]\nexpect = ['certify']\ncuda = ['12.1.1',\n'12.9.9']",
             "4: axes: unknown CUDA release '12.9.9'",
+        ),
+        (
+            "[axes]\nexpect = ['certify', 'reject']\ncuda = ['" + "', '".join(map(str, range(5001))) + "']",
+            "1: the axes have 10002 combinations, and 10000 are the most that are looked at",
         ),
         (
             "[axes]\nexpect = ['certify']\ngpus = [['A10'], ['A100']]\nid = 'same'",
@@ -381,6 +393,81 @@ def test_without_known_checks_only_the_form_of_an_id_counts(tmp_path):
             matrix.load(file)
 
 
+@pytest.mark.parametrize("text", ["a = " + "[" * 3000 + "]" * 3000, ".".join(["a"] * 3000) + " = 1"])
+def test_a_file_that_nests_without_end_is_one_problem(problems, text):
+    (line,) = problems(text)
+    assert line.startswith("matrix.toml: it nests arrays or tables deeper")
+
+
+# What somebody may write by mistake, or in bad faith, wherever the file has a value.
+ODD = [
+    True,
+    10**30,
+    "",
+    "\0",
+    "a\nb",
+    "..",
+    "/dev/null",
+    "x" * 5000,
+    "x/" * 3000,
+    "{x}",
+    "[",
+    "base",
+    [[]],
+    [{}],
+    {"a": {}},
+]
+FULL: dict[str, Any] = {
+    "publish": {"level": "gpu", "prefix": "v1"},
+    "defaults": {"env": {"A": "b"}, "gpus": ["A100"], "flash-attn": {"version": "2.8.3", "archs": ["80"]}},
+    "axes": {
+        "id": "a{cuda}",
+        "cuda": ["12.1.105", "12.2.0"],
+        "include": [{"cuda": "12.1.105", "expect": "certify"}, {"cuda": "12.2.0", "expect": "certify"}],
+        "exclude": [{"cuda": "12.2.0"}],
+    },
+    "row": [
+        {"id": "b", "expect": "reject", "because": [{"check": "torch.import", "matches": "x"}]},
+        {
+            "id": "c",
+            "expect": "certify",
+            "base": "debian:bookworm",
+            "files": {"/x": "own.dockerfile"},
+            "requirements": "requirements.txt",
+            "dockerfile": "own.dockerfile",
+            "context": "app",
+            "flash-attn": {"source": "compile", "nvcc": "12.4", "head-dims": [64], "url": "https://x.invalid/y.whl"},
+        },
+    ],
+}
+
+
+def _places(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, below in inner:
+        yield (*place, key)
+        yield from _places(below, (*place, key))
+
+
+@pytest.mark.parametrize("place", list(_places(FULL)), ids=lambda place: ".".join(map(str, place)))
+def test_no_value_anywhere_is_anything_but_accepted_or_a_problem(place, tmp_path):
+    """With files beside the matrix, unlike `test_no_content_gets_past...`: names of files reach the file system."""
+    (tmp_path / "own.dockerfile").write_text("RUN true\n")
+    (tmp_path / "requirements.txt").write_text(f"six==1.16.0 --hash=sha256:{'0' * 64}\n")
+    (tmp_path / "app").mkdir()
+    file = tmp_path / "any.toml"
+    for odd in ODD:
+        raw = copy.deepcopy(FULL)
+        inner = raw
+        for key in place[:-1]:
+            inner = inner[key]
+        inner[place[-1]] = odd
+        file.write_text("".join(f"{key} = {written(value)}\n" for key, value in raw.items()), encoding="utf-8")
+        found = rows_or_problems(file)
+        assert found
+        assert all(isinstance(item, Row) or item.startswith(str(file)) for item in found), odd
+
+
 def test_a_file_that_cannot_be_read(tmp_path):
     for path in (tmp_path / "none.toml", tmp_path):
         with pytest.raises(MatrixError, match="cannot be read"):
@@ -436,7 +523,9 @@ def rows_or_problems(file: Path):
 def written(value) -> str:
     """TOML of a value."""
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{key} = {written(inner)}" for key, inner in value.items()) + "}"
+        return "{" + ", ".join(f"{json.dumps(key)} = {written(inner)}" for key, inner in value.items()) + "}"
     if isinstance(value, list):
         return "[" + ", ".join(map(written, value)) + "]"
+    if isinstance(value, str):
+        return json.dumps(value)
     return str(value).lower() if isinstance(value, bool) else repr(value)
