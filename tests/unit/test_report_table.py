@@ -26,6 +26,7 @@ def test_table_shows_the_root_failure_with_its_last_line():
     assert "torch.import: ImportError: libcusparse.so.12: undefined symbol" in text
     assert "2 of 2 rows as expected" in text
     assert "9.00 GB" in text
+    assert "images take" not in text_of(replace(REPORT, storage={"total": 0, "shared": 0}))
 
 
 def test_table_says_which_row_is_not_as_expected_and_why():

@@ -132,8 +132,8 @@ def human_bytes(count: int) -> str:
 
 
 def storage(report: Report) -> str:
-    """Return what the images take on disk, empty where nobody asked the engine."""
-    if not report.storage:
+    """Return what the images take on disk, empty where nobody asked the engine, or no row has one."""
+    if not report.storage or not report.storage["total"]:
         return ""
     total, shared = (human_bytes(report.storage[key]) for key in ("total", "shared"))
     return f"images take {total} ({shared} saved by sharing layers)"
