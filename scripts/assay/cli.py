@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
+import textwrap
 import traceback
 from collections.abc import Sequence
 
 from assay import __version__
 from assay.errors import AssayError, ExitCode, MatrixError
+from assay.streams import outliving_their_readers
 
 # name -> what `assay --help` says of it; the module `assay.commands.<name>` has `add_arguments(parser)`,
 # `run(args) -> ExitCode` and a docstring, and is imported only when its command is asked for.
@@ -34,13 +36,23 @@ exit codes: 0 every row as expected; 1 some row not as expected; 2 bad usage or 
 engine, a check that broke); 130 interrupted. `assay COMMAND --help` tells more."""
 
 
+class Paragraphs(argparse.HelpFormatter):
+    """Fills paragraph by paragraph, as wide as the terminal: argparse makes one of all, or leaves lines too long."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return "\n\n".join(
+            textwrap.fill(" ".join(paragraph.split()), width, initial_indent=indent, break_on_hyphens=False)
+            for paragraph in text.split("\n\n")
+        )
+
+
 def parser(selected: str | None = None) -> argparse.ArgumentParser:
     """Return the command line's parser; only the selected command's own options are filled in, or all without one."""
     root = argparse.ArgumentParser(
         prog="assay",
         description="Build a matrix of CUDA images, prove which combinations work, publish only those.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=Paragraphs,
     )
     root.add_argument("--version", action="version", version=f"assay {__version__}")
     commands = root.add_subparsers(dest="command", metavar="COMMAND", required=True)
@@ -51,7 +63,7 @@ def parser(selected: str | None = None) -> argparse.ArgumentParser:
             name,
             help=summary,
             description=module.__doc__ if module else summary,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=Paragraphs,
         )
         if module:
             module.add_arguments(sub)
@@ -61,10 +73,14 @@ def parser(selected: str | None = None) -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. Returns the exit code; every failure that a user can act on is one message, no traceback."""
-    argv = list(sys.argv[1:] if arguments is None else arguments)
+    with outliving_their_readers():
+        return _main(list(sys.argv[1:] if arguments is None else arguments))
+
+
+def _main(argv: list[str]) -> int:
     selected = next((word for word in argv if word in COMMANDS), "")
-    args = parser(selected).parse_args(argv)
     try:
+        args = parser(selected).parse_args(argv)
         return int(args.run(args))
     except MatrixError as error:
         for problem in error.problems:
@@ -84,10 +100,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return int(ExitCode.INTERRUPTED)
-    except BrokenPipeError:
-        # Whoever read our output has seen enough (`assay plan | head`).
-        sys.stderr.close()
-        return int(ExitCode.AS_EXPECTED)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         print(f"assay: {where}{error.strerror or error}; mend that, and run it again", file=sys.stderr)

@@ -5,20 +5,24 @@ from __future__ import annotations
 import argparse
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 
 import pytest
+from report_samples import REJECTED, REPORT
 
 from assay import cli
 from assay.commands import plan
-from assay.errors import ExitCode
+from assay.errors import EngineError, ExitCode
 from assay.findings import Level
 from assay.matrix import Matrix
 from assay.matrix.row import Row
 from assay.progress import View
-from assay.report import Report
+from assay.report import Report, write
 from assay.row_record import inconclusive
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -113,3 +117,98 @@ def test_an_interrupted_run_says_that_the_next_one_goes_on(
     assert "stopping what runs" in said.err
     assert "the next run goes on from there" in said.err
     assert "interrupted before it began" in said.out
+
+
+def test_a_run_that_fails_after_it_was_interrupted_ends_as_interrupted(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Ctrl-C while an engine does not answer: that it never did is not what ended the run."""
+
+    def no_answer(matrix: Matrix, rows: Sequence[Row], settings: object, *, view: View, cancel: Event) -> Report:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert cancel.wait(10)
+        raise EngineError("no Docker engine answers")
+
+    monkeypatch.setattr("assay.commands.matrix.run_matrix", no_answer)
+    assert cli.main(["matrix", *MATRIX, "--out", str(tmp_path)]) == ExitCode.INTERRUPTED
+    assert "no Docker engine" not in capsys.readouterr().err
+
+
+def test_ctrl_c_while_a_command_is_being_loaded_shows_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(name: str) -> object:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("importlib.import_module", interrupted)
+    assert cli.main(["plan"]) == ExitCode.INTERRUPTED
+    assert "interrupted" in capsys.readouterr().err
+
+
+def _assay(*arguments: str | Path, **environment: str) -> subprocess.Popen[bytes]:
+    """Start the command with both streams piped."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "assay", *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "scripts"), **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+WRONG_ROW = replace(REPORT, rows=(replace(REJECTED, as_expected=False, why="for another reason"),))
+
+
+@pytest.mark.parametrize(
+    ("report", "code"), [(REPORT, ExitCode.AS_EXPECTED), (WRONG_ROW, ExitCode.NOT_AS_EXPECTED)], ids=["good", "wrong"]
+)
+def test_the_exit_code_is_the_verdict_s_whether_or_not_somebody_reads(
+    report: Report, code: ExitCode, tmp_path: Path
+) -> None:
+    """`assay report | head -1`: a reader that has seen enough makes nothing right, and nothing wrong."""
+    write(report, tmp_path)
+    run = _assay("report", "--out", tmp_path)
+    assert run.stdout
+    run.stdout.close()
+    assert run.stderr
+    said = run.stderr.read()
+    run.stderr.close()
+    assert run.wait(60) == code
+    assert said == b""
+
+
+def test_a_command_does_all_of_its_work_when_nobody_reads_what_it_says(tmp_path: Path) -> None:
+    run = _assay("compose", *MATRIX, "--out", tmp_path)
+    assert run.stdout
+    assert run.stderr
+    run.stdout.close()
+    run.stderr.close()
+    assert run.wait(120) == ExitCode.AS_EXPECTED
+    assert len(list(tmp_path.glob("*/Dockerfile"))) == 6
+
+
+def test_no_encoding_of_the_terminal_keeps_a_report_from_being_shown(tmp_path: Path) -> None:
+    write(replace(REPORT, rows=(replace(REJECTED, as_expected=False, why="für \N{SNOWMAN}"),)), tmp_path)
+    for encoding in ("ascii", "latin1", "utf-8"):
+        out, said = _assay("report", "--out", tmp_path, PYTHONIOENCODING=encoding).communicate(timeout=60)
+        assert said == b""
+        assert "für \N{SNOWMAN}".encode(encoding, "replace") in out
+
+
+@pytest.mark.parametrize("columns", ["80", "200"])
+def test_help_is_as_wide_as_the_terminal(
+    columns: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    for command in ([], *([name] for name in cli.COMMANDS)):
+        with pytest.raises(SystemExit):
+            cli.main([*command, "--help"])
+        lines = capsys.readouterr().out.splitlines()
+        assert all(len(line) <= int(columns) or " " not in line.strip() for line in lines), command
+
+
+def test_every_option_and_choice_is_explained() -> None:
+    commands = next(action for action in cli.parser()._actions if isinstance(action, argparse._SubParsersAction))
+    for name, command in commands.choices.items():
+        for action in command._actions:
+            explained = (action.help or "").replace("(default: %(default)s)", "").strip()
+            assert explained, f"assay {name}: {action.dest}"

@@ -52,6 +52,15 @@ def test_the_private_engine_comes_last(tmp_path: Path) -> None:
     assert [entry.origin for entry in find.candidates({})] == ["default", "private"]
 
 
+@pytest.mark.parametrize(
+    "host", ["nonsense", "tcp://", "tcp://[::1", "tcp://x:99999", "tcp://x:y", "http://", "ssh://"]
+)
+def test_a_name_that_can_be_no_address_is_said_to_be_the_trouble(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", host)
+    with pytest.raises(EngineError, match="which the environment variable DOCKER_HOST names"):
+        find.find(start=True, say=lambda line: None)
+
+
 def test_a_named_engine_that_does_not_answer_is_not_replaced(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/gone.sock")
     with pytest.raises(

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -46,6 +51,75 @@ def test_no_content_gets_past_as_anything_but_rows_or_problems(tmp_path_factory,
     assert all(isinstance(item, Row) or item.startswith(str(file)) for item in found)
 
 
+# What somebody may write by mistake, or in bad faith, wherever the file has a value.
+ODD = [
+    True,
+    10**30,
+    "",
+    "\0",
+    "a\nb",
+    "..",
+    "/dev/null",
+    "x" * 5000,
+    "x/" * 3000,
+    "{x}",
+    "[",
+    "base",
+    [[]],
+    [{}],
+    {"a": {}},
+]
+FULL: dict[str, Any] = {
+    "publish": {"level": "gpu", "prefix": "v1"},
+    "defaults": {"env": {"A": "b"}, "gpus": ["A100"], "flash-attn": {"version": "2.8.3", "archs": ["80"]}},
+    "axes": {
+        "id": "a{cuda}",
+        "cuda": ["12.1.105", "12.2.0"],
+        "include": [{"cuda": "12.1.105", "expect": "certify"}, {"cuda": "12.2.0", "expect": "certify"}],
+        "exclude": [{"cuda": "12.2.0"}],
+    },
+    "row": [
+        {"id": "b", "expect": "reject", "because": [{"check": "torch.import", "matches": "x"}]},
+        {
+            "id": "c",
+            "expect": "certify",
+            "base": "debian:bookworm",
+            "files": {"/x": "own.dockerfile"},
+            "requirements": "requirements.txt",
+            "dockerfile": "own.dockerfile",
+            "context": "app",
+            "flash-attn": {"source": "compile", "nvcc": "12.4", "head-dims": [64], "url": "https://x.invalid/y.whl"},
+        },
+    ],
+}
+
+
+def _places(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, below in inner:
+        yield (*place, key)
+        yield from _places(below, (*place, key))
+
+
+@pytest.mark.parametrize("place", list(_places(FULL)), ids=lambda place: ".".join(map(str, place)))
+def test_no_value_anywhere_is_anything_but_accepted_or_a_problem(place, tmp_path):
+    """With files beside the matrix, unlike `test_no_content_gets_past...`: names of files reach the file system."""
+    (tmp_path / "own.dockerfile").write_text("RUN true\n")
+    (tmp_path / "requirements.txt").write_text(f"six==1.16.0 --hash=sha256:{'0' * 64}\n")
+    (tmp_path / "app").mkdir()
+    file = tmp_path / "any.toml"
+    for odd in ODD:
+        raw = copy.deepcopy(FULL)
+        inner = raw
+        for key in place[:-1]:
+            inner = inner[key]
+        inner[place[-1]] = odd
+        file.write_text("".join(f"{key} = {written(value)}\n" for key, value in raw.items()), encoding="utf-8")
+        found = rows_or_problems(file)
+        assert found
+        assert all(isinstance(item, Row) or item.startswith(str(file)) for item in found), odd
+
+
 def rows_or_problems(file: Path):
     try:
         return matrix.load(file).rows
@@ -56,7 +130,9 @@ def rows_or_problems(file: Path):
 def written(value) -> str:
     """TOML of a value."""
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{key} = {written(inner)}" for key, inner in value.items()) + "}"
+        return "{" + ", ".join(f"{json.dumps(key)} = {written(inner)}" for key, inner in value.items()) + "}"
     if isinstance(value, list):
         return "[" + ", ".join(map(written, value)) + "]"
+    if isinstance(value, str):
+        return json.dumps(value)
     return str(value).lower() if isinstance(value, bool) else repr(value)

@@ -106,6 +106,10 @@ def problems(tmp_path):
         (ROW + "flash-attn.source = 'release'", "4: row 'a': flash-attn.source = \"release\" needs flash-attn.url"),
         (ROW + "flash-attn.url = 'https://x/y.whl'", "row 'a': flash-attn.sha256 is missing: a wheel is named by"),
         (ROW + "files = { '/x' = 'nowhere' }", "4: row 'a': 'nowhere' does not exist beside the matrix file"),
+        (ROW + "files = { '/x' = '.' }", "4: row 'a': '.' is the folder of the matrix file itself"),
+        (ROW + "files = { '/x' = '' }", "4: row 'a': '' is the folder of the matrix file itself"),
+        (ROW + f"files = {{ '/x' = '{'x' * 300}' }}", "xx... cannot be looked for beside the matrix file: File name"),
+        (ROW + "flash-attn.version = '../x'", "4: row 'a': 'version' cannot be '../x': give a version"),
         (ROW + "files = { '/x' = '../x' }", "4: row 'a': '../x' must lie beside the matrix file"),
         (ROW + ROW, "5: row 'a': the id 'a' is taken by another row"),
         (ROW.replace("'a'", "'junit.xml'").replace('"a"', '"junit.xml"'), "the id 'junit.xml' is taken by what"),
@@ -137,6 +141,10 @@ def problems(tmp_path):
         (
             "[axes]\nexpect = ['certify']\ncuda = ['12.1.1',\n'12.9.9']",
             "4: axes: unknown CUDA release '12.9.9'",
+        ),
+        (
+            "[axes]\nexpect = ['certify', 'reject']\ncuda = ['" + "', '".join(map(str, range(5001))) + "']",
+            "1: the axes have 10002 combinations, and 10000 are the most that are looked at",
         ),
         (
             "[axes]\nexpect = ['certify']\ngpus = [['A10'], ['A100']]\nid = 'same'",
@@ -224,3 +232,9 @@ def test_a_file_that_cannot_be_read(tmp_path):
     broken.write_bytes(b"# ok\n# gr\xfc\xdfe\n")
     with pytest.raises(MatrixError, match=r"latin1\.toml:2: not valid TOML"):
         matrix.load(broken)
+
+
+@pytest.mark.parametrize("text", ["a = " + "[" * 3000 + "]" * 3000, ".".join(["a"] * 3000) + " = 1"])
+def test_a_file_that_nests_without_end_is_one_problem(problems, text):
+    (line,) = problems(text)
+    assert line.startswith("matrix.toml: it nests arrays or tables deeper")

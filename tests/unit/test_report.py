@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import io
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 from report_samples import GOOD, ON_GPU, REJECTED, REPORT, absent
+from rich.console import Console
 
 from assay import cli
 from assay.errors import UsageError
 from assay.findings import Level, Status
 from assay.report import ImageRecord, Report, read, write
 from assay.report.diff import diff
+from assay.report.html import html
 from assay.report.junit import junit
 from assay.report.merge import merge
+from assay.report.table import table
 
 
 def test_written_report_reads_back_equal_and_has_the_documented_keys(tmp_path):
@@ -50,6 +56,58 @@ def test_a_row_with_a_word_that_is_no_verdict_is_refused(tmp_path):
     (tmp_path / "report.json").write_text(json.dumps(raw))
     with pytest.raises(UsageError, match="'fine' is no verdict"):
         read(tmp_path / "report.json")
+
+
+def _places(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Yield the path of everything inside a JSON value."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, below in inner:
+        yield (*place, key)
+        yield from _places(below, (*place, key))
+
+
+WRONG = (None, True, 0, 10**400, "", "\ud800", "../up", [], [None], {}, {"a": 1})
+
+
+def test_a_damaged_report_is_either_shown_or_refused_by_name(tmp_path):
+    """Whatever a merge brings, or somebody edits: never another exception, and never a wrong word for true."""
+    whole = replace(
+        REPORT, rows=(replace(ON_GPU, ingredients=({"name": "a", "version": "1", "source": "b"},)), REJECTED)
+    )
+    path, text = tmp_path / "report.json", json.dumps(whole.to_json())
+    refused = 0
+    for place in _places(json.loads(text)):
+        for wrong in WRONG:
+            raw = json.loads(text)
+            inner = raw
+            for key in place[:-1]:
+                inner = inner[key]
+            inner[place[-1]] = wrong
+            path.write_text(json.dumps(raw))
+            try:
+                found = read(path)
+            except UsageError as error:
+                refused += str(error).startswith(f"{path}: ")
+                continue
+            assert all(isinstance(row.as_expected, bool) for row in found.rows)
+            junit(found)
+            html(found)
+            diff(whole, found, measured=True)
+            Console(file=io.StringIO()).print(table(found))
+    assert refused > 500
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, '{"schema": 1, "a": "\\ud800"}'])
+def test_what_no_reader_can_take_is_refused_by_name(tmp_path, content):
+    (tmp_path / "report.json").write_text(content)
+    with pytest.raises(UsageError, match=r"report\.json: not a readable report"):
+        read(tmp_path / "report.json")
+
+
+def test_kept_reports_can_still_be_read():
+    kept = sorted((Path(__file__).parents[2] / "docs" / "evidence").rglob("report.json"))
+    assert kept
+    assert all(read(path).rows for path in kept)
 
 
 def test_a_report_without_rows_is_not_as_expected():

@@ -139,3 +139,12 @@ def test_on_a_phone_every_cell_has_its_column_s_name():
     page = Page(html(of(with_ingredients, REJECTED), claims=[CLAIM]))
     assert page.cells == len(page.labels) > 20
     assert "@media (max-width: 45rem)" in html(REPORT)
+
+
+def test_rows_that_did_not_come_out_as_expected_are_named_first():
+    wrong = replace(REJECTED, as_expected=False, why="for another reason")
+    said = words_of(html(of(GOOD, wrong, absent(replace(GOOD, id="cu122")))))
+    head = said[: said.index(REPORT.started)]
+    assert "not as expected : cu120-on-library-path" in head
+    assert "not as expected yet : cu122" in head
+    assert "not as expected" not in words_of(html(REPORT))

@@ -26,6 +26,7 @@ def test_table_shows_the_root_failure_with_its_last_line():
     assert "torch.import: ImportError: libcusparse.so.12: undefined symbol" in text
     assert "2 of 2 rows as expected" in text
     assert "9.00 GB" in text
+    assert "images take" not in text_of(replace(REPORT, storage={"total": 0, "shared": 0}))
 
 
 def test_table_says_which_row_is_not_as_expected_and_why():
@@ -117,3 +118,22 @@ def test_the_table_says_what_happened_before_what_to_do():
     said = in_full(why)
     assert said.startswith("row a: no wheel fits it: it holds no machine code for sm_80 Put one")
     assert len(said) == 480
+
+
+@pytest.mark.parametrize("width", [40, 50, 60, 70, 80, 100, 119])
+def test_no_terminal_is_too_narrow_for_the_verdicts(width):
+    wrong = replace(REJECTED, id="cu120", as_expected=False, why="for another reason")
+    text = text_of(replace(REPORT, rows=(ON_GPU, REJECTED, wrong, absent(replace(GOOD, id="cu122")))), width)
+    assert all(len(line) <= width for line in text.splitlines())
+    assert "\N{HORIZONTAL ELLIPSIS}" not in text
+    said = [line.split()[0].rstrip(":") for line in text.splitlines() if "certified" in line or "rejected" in line]
+    assert {"cu121", "cu120"} <= set(said)
+    assert "inconclusive" in text
+
+
+def test_no_part_of_a_path_is_lost_to_the_width_of_a_column():
+    path = "/opt/venv/lib/python3.11/site-packages/torch/lib/../../nvidia/cusparse/lib/libcusparse.so.12"
+    failure = replace(REJECTED.findings[0], evidence=f"ImportError: {path}: undefined symbol: __nvJitLinkAddData_12_1")
+    report = replace(REPORT, rows=(replace(REJECTED, findings=(failure,)),))
+    for width in (80, 120, 160):
+        assert path in "".join(text_of(report, width).split())

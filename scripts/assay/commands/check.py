@@ -11,7 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from assay.commands.common import add_judging_options, add_matrix_options, read_matrix
+from assay.commands.common import add_judging_options, add_matrix_options, add_signing_key, read_matrix
 from assay.commands.matrix import interruptible
 from assay.errors import ExitCode, UsageError
 from assay.progress import View
@@ -30,7 +30,7 @@ CODES = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     parser.add_argument("image", metavar="IMAGE", help="tag or id of an image in the engine")
-    add_matrix_options(parser, out=False, row_help="the row to judge the image as")
+    add_matrix_options(parser, out=False, row_help="the row to judge the image as; has to be given")
     parser.add_argument(
         "--out",
         type=Path,
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"folder for everything that is written (default: {FOLDER}/ID, after the row)",
     )
     add_judging_options(parser)
-    parser.add_argument("--key", metavar="FILE", help="private key (PEM) to sign the certificate with")
+    add_signing_key(parser)
 
 
 def run(args: argparse.Namespace) -> ExitCode:

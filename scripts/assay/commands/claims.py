@@ -1,4 +1,4 @@
-"""Measure the claims that the article makes about these versions, beside what is true.
+"""Measure what has been claimed of these versions of CUDA, torch and flash-attn, beside what is true.
 
 Each claim is measured on this machine where it can be: in NVIDIA's wheels (only the files in question travel), in
 flash-attn wheels, in the releases table, and in the findings of the last run in --out. Writes --out/claims.json and,
@@ -34,7 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     add_out(parser)
     parser.add_argument("--claim", action="append", default=[], metavar="ID", help="only this claim; may be repeated")
-    parser.add_argument("--format", choices=("table", "json"), default="table", help="what to print (default: table)")
+    parser.add_argument(
+        "--format", choices=("table", "json"), default="table", help="what to print (default: %(default)s)"
+    )
     add_wheelhouse(parser, "folder with flash-attn wheels to read")
 
 
@@ -50,7 +52,7 @@ def run(args: argparse.Namespace) -> ExitCode:
         print(f"{line.id}: {OUTCOMES[line.supports][0]}", file=sys.stderr)
     raw = [line.to_json() for line in lines]
     if args.format == "json":
-        print(json.dumps(raw, indent=2, ensure_ascii=False))
+        print(json.dumps(raw, indent=2))
     else:
         Console().print(table(lines))
         print(summary(lines))

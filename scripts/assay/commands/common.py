@@ -6,7 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
-from assay import checks
+from assay import checks, keys
 from assay.matrix import Matrix, load
 from assay.matrix.row import Row
 
@@ -58,6 +58,17 @@ def add_judging_options(parser: argparse.ArgumentParser) -> None:
         help="how containers reach the GPU: runtime, cdi, devices or none, or a GPU's index or UUID (default: found)",
     )
     add_wheelhouse(parser, "folder with flash-attn wheels to use before any is downloaded or compiled")
+
+
+def add_signing_key(parser: argparse.ArgumentParser) -> None:
+    """Add `--key` for commands that sign."""
+    parser.add_argument(
+        "--key",
+        type=Path,
+        metavar="FILE",
+        help="private key (PEM) to sign certificates with, as `assay key` makes it; else what the environment "
+        f"variable {keys.KEY_VARIABLE} holds; else they stay unsigned",
+    )
 
 
 def add_wheelhouse(parser: argparse.ArgumentParser, purpose: str) -> None:

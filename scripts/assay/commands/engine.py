@@ -1,7 +1,8 @@
 """Start, stop or show the Docker engine that assay uses.
 
-It uses the one that DOCKER_HOST or the default socket names. Where none answers, and this is Debian or Ubuntu and
-you are root, it starts a private one from the package `docker.io`; `stop` stops only that one.
+It uses the one that DOCKER_HOST, the Docker context or the default socket names. Where none answers, and this is Debian
+or Ubuntu and you are root, `start`, and every command that builds, starts a private one from the package `docker.io`;
+`stop` stops only that one. Its data lies in the folder that ASSAY_STATE names.
 """
 
 from __future__ import annotations
@@ -15,7 +16,11 @@ from assay.errors import EngineError, ExitCode
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    parser.add_argument("action", choices=("start", "stop", "status"))
+    parser.add_argument(
+        "action",
+        choices=("start", "stop", "status"),
+        help="status prints the engine in use, and DOCKER_HOST=... for it",
+    )
 
 
 def run(args: argparse.Namespace) -> ExitCode:

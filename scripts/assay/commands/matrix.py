@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from assay.commands.common import add_judging_options, add_matrix_options, read_matrix
+from assay.commands.common import add_judging_options, add_matrix_options, add_signing_key, read_matrix
 from assay.commands.report import exit_code
-from assay.errors import ExitCode, UsageError
+from assay.errors import AssayError, ExitCode, UsageError
 from assay.progress import View
 from assay.report.table import console, table
 from assay.workflow import Settings, run_matrix
@@ -26,13 +26,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     add_matrix_options(parser)
     add_judging_options(parser)
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="rows at a time (default: %(default)s)")
-    parser.add_argument("--fresh", action="store_true", help="judge every row anew, whatever its certificate says")
     parser.add_argument(
-        "--key",
-        metavar="FILE",
-        help="private key (PEM) to sign certificates with, as `assay key` makes it",
+        "--jobs",
+        type=int,
+        default=1,
+        metavar="N",
+        help="rows to build and check side by side; checks that use the GPU take turns (default: %(default)s)",
     )
+    parser.add_argument("--fresh", action="store_true", help="judge every row anew, whatever its certificate says")
+    add_signing_key(parser)
 
 
 def run(args: argparse.Namespace) -> ExitCode:
@@ -54,7 +56,10 @@ def run(args: argparse.Namespace) -> ExitCode:
 
 @contextmanager
 def interruptible() -> Iterator[threading.Event]:
-    """Turn the first Ctrl-C or SIGTERM into an event that work looks at; a second one ends the process at once."""
+    """Turn the first Ctrl-C or SIGTERM into an event that work looks at; a second one ends the process at once.
+
+    What fails after that (an engine that never answered) fails an interrupted run: it ends as one.
+    """
     cancel = threading.Event()
 
     def interrupt(number: int, _frame: Any) -> None:
@@ -69,6 +74,10 @@ def interruptible() -> Iterator[threading.Event]:
     before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield cancel
+    except AssayError:
+        if cancel.is_set():
+            raise KeyboardInterrupt from None
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--format",
         choices=("table", "json", "github"),
         default="table",
-        help="default: %(default)s",
+        help="what to print (default: %(default)s)",
     )
 
 

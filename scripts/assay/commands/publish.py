@@ -10,12 +10,11 @@ from __future__ import annotations
 import argparse
 
 from assay import checks, releases
-from assay.commands.common import add_matrix_options, read_matrix
+from assay.commands.common import add_matrix_options, add_signing_key, read_matrix
 from assay.commands.registry_options import (
     DEFAULT_REPOSITORY,
     add_allow_http,
     add_registry,
-    add_signing_key,
     registry_of,
     say,
 )

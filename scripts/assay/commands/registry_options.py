@@ -21,23 +21,13 @@ def add_registry(parser: argparse.ArgumentParser) -> None:
         "--registry",
         required=True,
         metavar="HOST[:PORT][/REPOSITORY]",
-        help=f"where to; the repository is {DEFAULT_REPOSITORY} where none is named",
+        help=f"the registry and the repository in it, {DEFAULT_REPOSITORY} where none is named",
     )
 
 
 def add_allow_http(parser: argparse.ArgumentParser) -> None:
     """Add `--allow-http`."""
     parser.add_argument("--allow-http", action="store_true", help="let the registry speak plain HTTP")
-
-
-def add_signing_key(parser: argparse.ArgumentParser) -> None:
-    """Add `--key` for commands that sign."""
-    parser.add_argument(
-        "--key",
-        type=Path,
-        metavar="FILE",
-        help=f"private key (PEM) to sign with; else the environment variable {keys.KEY_VARIABLE}; else unsigned",
-    )
 
 
 def add_trust(parser: argparse.ArgumentParser) -> None:

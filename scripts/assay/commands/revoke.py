@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import argparse
 
-from assay.commands.registry_options import add_allow_http, add_signing_key, registry_of, say
+from assay.commands.common import add_signing_key
+from assay.commands.registry_options import add_allow_http, registry_of, say
 from assay.errors import ExitCode, UsageError
 from assay.keys import load_signing_key
 from assay.oci import parse_reference

@@ -62,7 +62,8 @@ def find(*, start: bool, say: Say) -> Connection:
     for candidate in candidates(os.environ):
         try:
             return _connect(candidate)
-        except (DockerException, requests.RequestException, OSError) as error:
+        # ValueError: of an address that cannot be one, the SDK's own parser says no more than Python's (`tcp://[::1`).
+        except (DockerException, requests.RequestException, OSError, ValueError) as error:
             if candidate.named:
                 raise EngineError(
                     f"no Docker engine answers at {candidate.host}, which the {_named_by(candidate)} names: "

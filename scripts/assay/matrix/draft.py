@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,8 @@ from assay.suggest import perhaps
 
 # Tables whose keys are laid over each other one by one; any other value replaces the one below it.
 MERGED = ("flash-attn", "env", "files")
+# Forty times what GitHub Actions takes, and read in seconds; five axes of twenty values would take hours.
+COMBINATIONS = 10_000
 _FIELD = re.compile(r"\{([^{}]*)\}")
 
 
@@ -83,6 +86,15 @@ def _from_axes(raw: Mapping[str, Any], defaults: Sequence[Setting]) -> tuple[lis
     axes = {key: values for key, values in raw.items() if key not in ("id", "include", "exclude")}
     include, exclude = raw.get("include", []), raw.get("exclude", [])
     problems = _exclude_problems(axes, exclude)
+    count = math.prod(map(len, axes.values()))
+    if count > COMBINATIONS:
+        return [], [
+            (
+                ("axes",),
+                f"the axes have {count} combinations, and {COMBINATIONS} are the most that are looked at: take values "
+                "out, or split the file",
+            )
+        ]
     rows = []
     for combination in expand(axes, include=include, exclude=exclude):
         draft = Draft(_begins(combination))

@@ -60,6 +60,13 @@ def load(path: Path, *, known_checks: Collection[str] | None = None, releases: R
 
     Raises MatrixError with every problem of the file, a line each: `FILE:LINE: where: what is wrong; the nearest name`.
     """
+    try:
+        return _load(path, known_checks, releases)
+    except RecursionError:
+        raise MatrixError([f"{path}: it nests arrays or tables deeper than any row needs; flatten them"]) from None
+
+
+def _load(path: Path, known_checks: Collection[str] | None, releases: Releases | None) -> Matrix:
     text = _read(path)
     try:
         raw = tomli.loads(text)

@@ -11,6 +11,7 @@ from assay import fragment, pinned, requirements
 from assay.errors import IngredientError, MatrixError
 from assay.files import file_sha256
 from assay.matrix.row import Requirements
+from assay.matrix.shape import brief
 
 if TYPE_CHECKING:
     from assay.matrix.draft import Draft
@@ -23,9 +24,16 @@ def beside(source: str, folder: Path) -> str | None:
     path = PurePosixPath(source)
     if path.is_absolute() or ".." in path.parts:
         return f"{source!r} must lie beside the matrix file: give a relative path without '..'"
-    if not (folder / path).exists():
-        return f"{source!r} does not exist beside the matrix file ({folder})"
-    return None
+    if path == PurePosixPath():
+        return (
+            f"{source!r} is the folder of the matrix file itself, and what assay writes there would become part of the "
+            "image: name a file or folder in it"
+        )
+    try:
+        there = (folder / path).exists()
+    except OSError as error:
+        return f"{brief(source)} cannot be looked for beside the matrix file: {error.strerror}"
+    return None if there else f"{source!r} does not exist beside the matrix file ({folder})"
 
 
 def shown(path: Path) -> Path:

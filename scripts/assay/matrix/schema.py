@@ -30,6 +30,7 @@ IMAGE = (
     r"(:[A-Za-z0-9_][A-Za-z0-9._-]{0,127})?(@sha256:[0-9a-f]{64})?$"
 )
 PYTHON = r"^3\.\d{1,2}$"
+VERSION = r"^\d[A-Za-z0-9.!+_-]{0,62}$"
 ARCH = r"^\d{2,3}$"
 SHA256 = r"^[0-9a-f]{64}$"
 URL = r"^https://\S+\.whl$"
@@ -43,6 +44,7 @@ HINTS = {
     ID: "use lower-case letters, digits, '.', '_' and '-', at most 63 of them, beginning with a letter or digit",
     IMAGE: "give an image reference such as 'debian:bookworm'; a digest is '@sha256:' and 64 hexadecimal digits",
     PYTHON: "give major and minor version, such as '3.11'",
+    VERSION: "give a version of the package index, such as '2.8.3'",
     ARCH: "write an architecture as CUDA does, such as '80' or '120'",
     SHA256: "give 64 lower-case hexadecimal digits",
     URL: "give the https address of a wheel",
@@ -60,6 +62,7 @@ def _text(pattern: str) -> StringConstraints:
 Id = Annotated[str, _text(ID)]
 Image = Annotated[str, _text(IMAGE)]
 Python = Annotated[str, _text(PYTHON)]
+Version = Annotated[str, _text(VERSION)]
 Arch = Annotated[str, _text(ARCH)]
 Sha256 = Annotated[str, _text(SHA256)]
 Url = Annotated[str, _text(URL)]
@@ -100,7 +103,7 @@ class ReasonTable(Table):
 class FlashAttnTable(Table):
     """Which flash-attn goes into the image, and where it comes from."""
 
-    version: str = Field(FlashAttn.version, description="Version in the package index.")
+    version: Version = Field(FlashAttn.version, description="Version in the package index.")
     source: FlashAttnSource = Field(
         FlashAttn.source,
         description="`auto` tries the wheelhouse, then the release wheel (where `url` and `sha256` are given), then "

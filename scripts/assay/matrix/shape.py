@@ -114,18 +114,18 @@ def _message(error: ErrorDetails, path: TomlPath) -> str:
         return "rows are an array of tables: write [[row]], with two brackets"
     if kind == "literal_error":
         choices = _literals(context["expected"])
-        return f"{_show(value)} is not a value of {key!r}; {_perhaps_value(value, choices)}"
+        return f"{brief(value)} is not a value of {key!r}; {_perhaps_value(value, choices)}"
     if kind == "string_pattern_mismatch":
         hint = HINTS.get(context["pattern"], f"it must match {context['pattern']}")
         if error["loc"][-1] == "[key]":
-            return f"the key cannot be {_show(value)}: {hint}"
-        return f"{key!r} cannot be {_show(value)}: {hint}"
+            return f"the key cannot be {brief(value)}: {hint}"
+        return f"{key!r} cannot be {brief(value)}: {hint}"
     if kind == "too_short":
         return f"{key!r} is empty; give at least one value, or leave the key out"
     if kind in _WANTED:
         quoted = f'; write it in quotes: "{value}"' if kind == "string_type" and _is_number(value) else ""
         return f"{key!r} must be {_WANTED[kind]}, but is {_TYPES.get(type(value), 'a date or time')}{quoted}"
-    return f"{key!r} cannot be {_show(value)}: {error['msg']}"
+    return f"{key!r} cannot be {brief(value)}: {error['msg']}"
 
 
 def _perhaps_key(key: str, path: TomlPath) -> str:
@@ -148,7 +148,8 @@ def _literals(expected: str) -> list[str]:
     return [choice.strip("' ") for choice in expected.replace(" or ", ", ").split(", ")]
 
 
-def _show(value: Any) -> str:
+def brief(value: Any) -> str:
+    """Return a value as messages quote it: its beginning where it is long."""
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import NoneType
 from typing import Any, Literal, get_args
 
 from assay.errors import UsageError
 from assay.findings import Finding, Level, root_failures
+from assay.matrix.schema import ID
 from assay.suggest import perhaps
 
 SCHEMA = 1
@@ -93,27 +96,82 @@ class RowReport:
     @classmethod
     def from_json(cls, raw: dict[str, Any]) -> RowReport:
         """Read a row back from `report.json`. Raises KeyError, TypeError or ValueError for what is none."""
-        image = raw["image"]
+        image = _take(raw, "image", dict, NoneType)
         if raw["verdict"] not in get_args(VerdictWord):
             raise ValueError(f"{raw['verdict']!r} is no verdict")
+        if not re.fullmatch(ID, _take(raw, "id", str)):
+            raise ValueError(f"{raw['id']!r} is no row's id")  # it names the row's folder
+        seconds = _take(raw, "seconds", dict)
         return cls(
             id=raw["id"],
-            what=raw["what"],
-            expect=raw["expect"],
-            because=tuple({"check": str(one["check"]), "matches": str(one["matches"])} for one in raw["because"]),
+            what=_take(raw, "what", str),
+            expect=_take(raw, "expect", str),
+            because=tuple(
+                {"check": _take(one, "check", str), "matches": _take(one, "matches", str)}
+                for one in _take(raw, "because", list)
+            ),
             verdict=raw["verdict"],
-            as_expected=raw["as_expected"],
-            why=raw["why"],
-            complete=raw["complete"],
+            as_expected=_take(raw, "as_expected", bool),
+            why=_take(raw, "why", str),
+            complete=_take(raw, "complete", bool),
             level=Level(raw["level"]),
-            cached=raw["cached"],
-            image=None if image is None else ImageRecord(id=image["id"], tags=tuple(image["tags"]), size=image["size"]),
-            gpu=raw["gpu"],
-            ingredients=tuple(raw["ingredients"]),
-            build_seconds=float(raw["seconds"]["build"]),
-            check_seconds=float(raw["seconds"]["checks"]),
-            findings=tuple(Finding.from_json(finding) for finding in raw["findings"]),
+            cached=_take(raw, "cached", bool),
+            image=None if image is None else _image(image),
+            gpu=_gpu(_take(raw, "gpu", dict, NoneType)),
+            ingredients=tuple(_ingredient(one) for one in _take(raw, "ingredients", list)),
+            build_seconds=float(_take(seconds, "build", float, int)),
+            check_seconds=float(_take(seconds, "checks", float, int)),
+            findings=tuple(_finding(one) for one in _take(raw, "findings", list)),
         )
+
+
+def _take(raw: Mapping[Any, Any], key: str | int, *kinds: type) -> Any:
+    """Return a value of a report. Raises KeyError without it; TypeError when it is of none of these types exactly.
+
+    A report comes from a file that anybody may have touched, and `"as_expected": "no"` must not pass for true.
+    """
+    value = raw[key]
+    if type(value) not in kinds:
+        raise TypeError(f"{key!r} is of the type {type(value).__name__}")
+    return value
+
+
+def _image(raw: dict[str, Any]) -> ImageRecord:
+    tags = dict(enumerate(_take(raw, "tags", list)))
+    return ImageRecord(
+        id=_take(raw, "id", str),
+        tags=tuple(_take(tags, number, str) for number in tags),
+        size=_size(raw, "size"),
+    )
+
+
+def _size(raw: dict[str, Any], key: str) -> int:
+    """Return a number of bytes. Raises OverflowError, too, for one of hundreds of digits: it could not be shown."""
+    size: int = _take(raw, key, int)
+    float(size)
+    return size
+
+
+def _gpu(raw: dict[str, Any] | None) -> dict[str, Any] | None:
+    for key in raw or ():
+        _take(raw or {}, key, str)
+    return raw
+
+
+def _ingredient(raw: dict[str, Any]) -> dict[str, Any]:
+    for key in ("name", "version", "source"):
+        _take(raw, key, str)
+    return raw
+
+
+def _finding(raw: dict[str, Any]) -> Finding:
+    finding = Finding.from_json(raw)
+    for key in ("check", "required", "measured", "evidence"):
+        _take(vars(finding), key, str)
+    _take(vars(finding), "seconds", float, int)
+    float(finding.seconds)
+    _take(vars(finding), "data", dict)
+    return finding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,23 +229,32 @@ def read(path: Path) -> Report:
     """
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
+        json.dumps(raw, ensure_ascii=False).encode("utf-8")  # half a character, which JSON can hold, no page can
     except FileNotFoundError:
-        raise UsageError(f"{path}: no such report; run `assay matrix` first") from None
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path}: not a readable report: {error}") from error
+        raise UsageError(f"{path}: no such report; run `assay matrix` first, or name another folder") from None
+    except OSError as error:
+        raise UsageError(f"{path}: not a readable report: {error.strerror}; name another") from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError(
+            f"{path}: not a readable report: {error}; run `assay matrix` again, or name another"
+        ) from error
     if not isinstance(raw, dict) or raw.get("schema") != SCHEMA:
         found = raw.get("schema") if isinstance(raw, dict) else type(raw).__name__
-        raise UsageError(f"{path}: report schema {found!r}; this assay reads schema {SCHEMA}")
+        raise UsageError(
+            f"{path}: report schema {found!r}, and this assay reads schema {SCHEMA}: read it with the assay that wrote "
+            "it, or run `assay matrix` again"
+        )
     try:
+        storage = _take(raw, "storage", dict)
         return Report(
             level=Level(raw["level"]),
-            rows=tuple(RowReport.from_json(row) for row in raw["rows"]),
-            started=raw["started"],
-            seconds=float(raw["seconds"]),
-            engine=raw["engine"],
-            storage=raw["storage"],
+            rows=tuple(RowReport.from_json(row) for row in _take(raw, "rows", list)),
+            started=_take(raw, "started", str),
+            seconds=float(_take(raw, "seconds", float, int)),
+            engine=_take(raw, "engine", str),
+            storage={key: _size(storage, key) for key in ("total", "shared")} if storage else {},
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise UsageError(
             f"{path}: a report with a part missing or broken ({error!r}): run `assay matrix` again, or name another"
         ) from error

@@ -34,6 +34,13 @@ def outcome(row: RowReport) -> Outcome:
     return "unexpected" if row.complete else "open"
 
 
+def amiss(report: Report) -> dict[Outcome, list[str]]:
+    """Return the ids of the rows that did not come out as expected, what is settled first; nothing where all did."""
+    order: tuple[Outcome, ...] = ("unexpected", "open")
+    found = {wanted: [row.id for row in report.rows if outcome(row) == wanted] for wanted in order}
+    return {wanted: ids for wanted, ids in found.items() if ids}
+
+
 def score(report: Report) -> str:
     """Return how many rows came out as expected: `6 of 6 rows as expected`."""
     good = sum(row.as_expected for row in report.rows)
@@ -98,7 +105,7 @@ def _found(pattern: str, line: str) -> bool:
         return False
 
 
-def one_line(text: str, limit: int = 160) -> str:
+def one_line(text: str, limit: int = 200) -> str:
     """Return the last line of `text` that says something, shortened in the middle to `limit` characters."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     line = lines[-1] if lines else ""
@@ -125,8 +132,8 @@ def human_bytes(count: int) -> str:
 
 
 def storage(report: Report) -> str:
-    """Return what the images take on disk, empty where nobody asked the engine."""
-    if not report.storage:
+    """Return what the images take on disk, empty where nobody asked the engine, or no row has one."""
+    if not report.storage or not report.storage["total"]:
         return ""
     total, shared = (human_bytes(report.storage[key]) for key in ("total", "shared"))
     return f"images take {total} ({shared} saved by sharing layers)"
