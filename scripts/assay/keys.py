@@ -122,6 +122,11 @@ def parse_private(pem: bytes, where: str, password: bytes | None = None) -> Sign
             f"the private key in {where} needs a password in {PASSWORD_VARIABLE}, or has none and got one: {error}"
         ) from error
     except (ValueError, UnsupportedAlgorithm) as error:
+        if password and b"ENCRYPTED" in pem:
+            raise UsageError(
+                f"the private key in {where} does not open with the password in {PASSWORD_VARIABLE}, or is damaged: "
+                "set the one that it was encrypted with"
+            ) from error
         raise UsageError(
             f"{where} holds no PEM private key that can be read ({error}); `assay key --out DIR` makes one"
         ) from error

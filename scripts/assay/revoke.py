@@ -20,7 +20,7 @@ from assay.verify import REVOCATION, Trust, examine
 def revoke(
     registry: Registry, reference: Reference, reason: str, key: SigningKey | None, now: datetime | None = None
 ) -> Reference:
-    """Say of an image, by digest, that its certificates made until now no longer hold; return the pinned reference.
+    """Say of an image, by digest, that no certificate that it has now holds any longer; return the pinned reference.
 
     Certificates stay where they are, as does the image: what was said once remains on record, with what is said now.
     Raises CertificateError when the registry has no such image, or when the revocation is not seen afterwards.
@@ -29,7 +29,12 @@ def revoke(
     manifest = registry.manifest(repository, reference.target)
     if manifest is None or manifest.is_index:
         raise CertificateError(f"{registry.host} has no single image {reference}")
-    when = (now or datetime.now(timezone.utc)).isoformat()
+    pinned = reference.at(manifest.digest)
+    trust = Trust(keys=(key.public,) if key else (), allow_unsigned=key is None)
+    attested = examine(registry, pinned, trust).attested
+    # A certificate that was made by a clock that is ahead of ours is revoked as well.
+    made = [one.certificate.evidence.finished for one in attested]
+    when = max([now or datetime.now(timezone.utc), *made]).isoformat()
     said = statement([subject(reference.name, manifest.digest)], REVOCATION, {"revoked": when, "reason": reason})
     envelope = dsse.sign(canonical_json(said), key)
     notes = {"org.opencontainers.image.created": when, "io.assay.signed": str(key is not None).lower()}
@@ -43,8 +48,6 @@ def revoke(
         if left and isinstance(error, AssayError):
             error.args = ("\n  ".join([str(error), *left]),)
         raise
-    pinned = reference.at(manifest.digest)
-    trust = Trust(keys=(key.public,) if key else (), allow_unsigned=key is None)
     if not examine(registry, pinned, trust).revocations:
         raise CertificateError(f"the revocation of {pinned} was stored, and is not seen by `assay verify`")
     return pinned

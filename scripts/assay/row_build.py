@@ -44,7 +44,8 @@ def build(
 
 def provide(row: Row, around: Surroundings) -> Wheel | None:
     """Fetch or build the row's wheel."""
-    around.view.phase(row.id, "wheel", f"flash-attn {row.flash_attn.version}")
+    if row.flash_attn.source in wheels.READY_MADE | wheels.COMPILED:
+        around.view.phase(row.id, "wheel", f"flash-attn {row.flash_attn.version}")
     return wheels.provide(
         row,
         engine=around.engine,

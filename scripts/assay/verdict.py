@@ -98,7 +98,8 @@ def _judge_build(row: Row, failures: tuple[Finding, ...]) -> Verdict:
         why = "; ".join(_in_one_line(failure, _reason(row, failure)) for failure in failures)
         return Verdict(verdict="rejected", as_expected=True, root_failures=failures, why=why)
     failure = next(failure for failure in failures if failure.check.startswith("build."))
-    why = f"the build failed, which is not what the row names: {_in_one_line(failure, None)}"
+    unnamed = ", which is not what the row names" if row.because else ""
+    why = f"the build failed{unnamed}: {_in_one_line(failure, None)}"
     return Verdict(verdict="inconclusive", as_expected=False, root_failures=failures, why=why, complete=False)
 
 

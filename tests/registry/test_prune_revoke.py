@@ -117,6 +117,18 @@ def test_a_revocation_holds_until_the_image_is_certified_again(publisher: Publis
     assert certified(publisher, str(done.reference.digest))
 
 
+def test_a_certificate_by_a_clock_that_is_ahead_does_not_outlive_its_revocation(
+    publisher: Publisher, image: Callable[..., str]
+) -> None:
+    ahead = datetime.now(timezone.utc) + timedelta(days=3)
+    samples.write_certificate(publisher.out, samples.evidence(samples.row(), image(), finished=ahead), publisher.key)
+    (done,) = publisher(samples.row())
+    assert certified(publisher, str(done.reference.digest))
+    revoke(publisher.registry, done.reference, "a hole", signing(publisher))
+    seen = examine(publisher.registry, done.reference, Trust(keys=(signing(publisher).public,)))
+    assert seen.answer()[0] == "revoked"
+
+
 def test_a_revocation_by_a_stranger_is_reported_and_not_honoured(
     publisher: Publisher, image: Callable[..., str]
 ) -> None:

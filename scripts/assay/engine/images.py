@@ -55,7 +55,8 @@ def find(api: APIClient, reference: str) -> Image | None:
         size=_unpacked_bytes(api, raw),
         layers=tuple(raw["RootFS"].get("Layers") or ()),
         labels=config.get("Labels") or {},
-        environment=dict(entry.split("=", 1) for entry in config.get("Env") or []),
+        # An entry without `=`, as `docker import --change` lets in, sets nothing.
+        environment=dict(entry.split("=", 1) for entry in config.get("Env") or [] if "=" in entry),
     )
 
 

@@ -40,6 +40,9 @@ class AnswerError(RegistryError):
         super().__init__(message)
 
 
+_SILENCE_ADVICE = "see whether it runs and this machine reaches it (name, port, proxy), then run this again"
+
+
 class Transport:
     """A registry's HTTP side, with what it has let us do so far."""
 
@@ -136,6 +139,8 @@ class Transport:
                 if answer.status_code not in PASSING:
                     raise failure
             if attempt >= attempts:
+                if not isinstance(failure, AnswerError):
+                    raise RegistryError(f"{failure}; {_SILENCE_ADVICE}")
                 raise failure
             self.pause(attempt, str(failure), retry_after)
             attempt += 1
@@ -181,7 +186,7 @@ class Transport:
                 if answer.status_code not in PASSING:
                     raise AnswerError(answer.status_code, self._no_access(trouble))
             if attempt >= ATTEMPTS:
-                raise RegistryError(trouble)
+                raise RegistryError(f"{trouble}; {_SILENCE_ADVICE}")
             self.pause(attempt, trouble)
             attempt += 1
 
