@@ -45,7 +45,8 @@ def test_the_publish_job(
     given = samples.evidence(row, image_id, level=Level.GPU, tags=(name,))
     out = tmp_path / "work" / "build"
     store.write(out / row.id / store.NAME, make_certificate(given))
-    (tmp_path / "work" / "matrix.toml").symlink_to(workflow_steps.ROOT / "matrix.toml")
+    for there in ("matrix.toml", ".github"):
+        (tmp_path / "work" / there).symlink_to(workflow_steps.ROOT / there)
     with servers.docker_registry(folder, htpasswd=servers.HTPASSWD) as host:
         environment = {
             "ROW": f"{row.id}-workflow-test",
@@ -66,12 +67,13 @@ def test_the_publish_job(
             return done
 
         try:
-            run(step("docker save"))
-            (tmp_path / "images" / "image-cu121").mkdir(parents=True)
-            (tmp_path / "image.tar.gz").rename(tmp_path / "images" / "image-cu121" / "image.tar.gz")
+            run(step("images.py save"))
+            (tmp_path / "images").mkdir()
+            (tmp_path / "image").rename(tmp_path / "images" / "image-cu121")  # as the artefact travels
             engine.client.images.remove(name)
-            run(step("docker load"))
+            run(step("images.py load"))
             assert engine.image_id(name) == image_id
+            assert not list((tmp_path / "images").rglob("*.tar.gz")), "no room for both"
             run(step("docker login"))
             published = run(step("assay publish"))
             run(step("docker logout"))
