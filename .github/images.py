@@ -23,10 +23,15 @@ SWITCH = "containerd-snapshotter"
 
 def main(arguments: list[str]) -> int:
     """Do what the command line asks; return the exit code."""
-    if len(arguments) == 3 and arguments[0] == "save":
-        return save(arguments[1], Path(arguments[2]))
-    if len(arguments) == 2 and arguments[0] == "load":
-        return load(Path(arguments[1]))
+    try:
+        if len(arguments) == 3 and arguments[0] == "save":
+            return save(arguments[1], Path(arguments[2]))
+        if len(arguments) == 2 and arguments[0] == "load":
+            return load(Path(arguments[1]))
+    except FileNotFoundError as error:
+        return failure(f"{error.filename} is not there, and carrying images needs it")
+    except subprocess.CalledProcessError as error:
+        return failure(f"`{' '.join(error.cmd)}` failed: see above")
     print(__doc__, file=sys.stderr)
     return 2
 

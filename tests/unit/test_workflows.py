@@ -288,6 +288,23 @@ def test_no_image_at_all_is_told_and_so_is_a_wrong_use(tmp_path: Path, capsys: p
     assert "images.py save NAME FOLDER" in capsys.readouterr().err
 
 
+def test_what_carrying_images_lacks_or_fails_at_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "image-a").mkdir()
+    (tmp_path / "image-a" / "image.tar.gz").touch()
+    assert carrier().main(["load", str(tmp_path)]) == 1
+    assert f"::error::{tmp_path}/image-a/store is not there, and" in capsys.readouterr().out
+    (tmp_path / "image-a" / "store").write_text("classic\n")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert carrier().main(["load", str(tmp_path)]) == 1
+    assert capsys.readouterr().out.startswith("::error::docker is not there, and ")
+    (tmp_path / "docker").write_text("#!/bin/sh\necho no engine >&2\nexit 1\n")
+    (tmp_path / "docker").chmod(0o755)
+    assert carrier().main(["load", str(tmp_path)]) == 1
+    assert capsys.readouterr().out == "::error::`docker info --format {{json .DriverStatus}}` failed: see above\n"
+
+
 @pytest.mark.parametrize(("store", "switch"), [("containerd", True), ("classic", False)])
 def test_an_engine_gets_the_other_image_store_and_keeps_its_other_settings(store: str, switch: bool) -> None:
     images = carrier()
