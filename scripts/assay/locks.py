@@ -1,11 +1,12 @@
 """Write the hash-pinned requirements: `nox -s lock -- [NAME...]`, or `python -m assay.locks`.
 
-Those under `docker/locks` go into images; `.github/requirements/publish.txt` is what the workflow's job that holds the
-signing key installs. NAME is a lock (`tools`, `cuda-12.1.1`, `publish.txt`) or a folder of them (`torch-2.4.0-cu121`);
-without one, all are written. What a lock holds already stays as it is where that still suits, so that writing it again
-changes nothing without need: a changed lock voids certificates. `--upgrade` takes the newest versions instead.
+Those under `docker/locks` go into images. Those under `.github/requirements` are all that the workflows install:
+`sessions.txt` what nox and the sessions do, `publish.txt` what the job that holds the signing key does. NAME is a lock
+(`tools`, `cuda-12.1.1`, `publish.txt`) or a folder of them (`torch-2.4.0-cu121`); without one, all are written. What a
+lock holds already stays as it is where that still suits, so that writing it again changes nothing without need: a
+changed lock of an image voids certificates. `--upgrade` takes the newest versions instead.
 
-A lock is a function of its `.in` file (for the CUDA releases: of the releases table; for publishing: of
+A lock is a function of its `.in` file (for the CUDA releases: of the releases table; for the workflows: of
 `pyproject.toml`), of what it held before, and of what the package index holds on that day. It names no index, so that
 each machine installs from the one that it is configured for: pip's and uv's own settings, PIP_EXTRA_INDEX_URL and
 UV_INDEX among them.
@@ -32,7 +33,7 @@ PYTHONS = ("3.10", "3.11", "3.12")
 """Interpreters that locks are written for, where torch has wheels for them."""
 
 ANY_PYTHON = "3.10"
-"""For locks whose wheels suit every interpreter (`py3-none`): the oldest one resolves for all."""
+"""For locks that hold for every interpreter: the oldest one resolves for all."""
 
 PUBLISHER_PYTHON = "3.12"
 """The interpreter of the workflow's job that publishes."""
@@ -47,6 +48,7 @@ class Lock:
 
     target, source: relative to the lock's folder; `source` names what the lock is made from, for its first line.
     folder: where it lies, None for the locks folder. requirements: lines as in a requirements file.
+    newer_too: for every newer Python as well: where these need something else, a line says for which it is.
     constraints: a lock written before this one, whose versions hold here too and whose packages are left out here:
         an earlier layer of the image brings them.
     """
@@ -57,6 +59,7 @@ class Lock:
     python: str
     constraints: str | None = None
     folder: Path | None = None
+    newer_too: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -96,18 +99,37 @@ def planned(folder: Path, table: releases.Releases) -> Iterator[Lock]:
             )
 
 
-def for_publishing(checkout: Path) -> Lock:
-    """Return the lock of what `assay publish` needs, and of what installs assay itself without fetching anything."""
+def for_workflows(checkout: Path) -> tuple[Lock, ...]:
+    """Return the locks of what the workflows install: `publish.txt`, and `sessions.txt` for everything else.
+
+    Each holds what builds assay itself besides, so that installing a checkout fetches nothing.
+    """
     project = tomli.loads((checkout / "pyproject.toml").read_text(encoding="utf-8"))
     # hatchling asks for `editables` only once it is at work, so nothing else names it.
-    asked = [*project["project"]["dependencies"], *project["build-system"]["requires"], "editables"]
-    return Lock(
-        target="publish.txt",
-        source="pyproject.toml",
-        requirements="".join(f"{line}\n" for line in asked),
-        python=PUBLISHER_PYTHON,
-        folder=checkout / ".github" / "requirements",
+    assay = [*project["project"]["dependencies"], *project["build-system"]["requires"], "editables"]
+    extras = project["project"]["optional-dependencies"]
+    folder = checkout / ".github" / "requirements"
+    return (
+        Lock(
+            target="publish.txt",
+            source="pyproject.toml",
+            requirements=_lines(assay),
+            python=PUBLISHER_PYTHON,
+            folder=folder,
+        ),
+        Lock(
+            target="sessions.txt",
+            source="pyproject.toml",
+            requirements=_lines([*assay, *extras["test"], *extras["lint"]]),
+            python=ANY_PYTHON,
+            folder=folder,
+            newer_too=True,
+        ),
     )
+
+
+def _lines(requirements: Sequence[str]) -> str:
+    return "".join(f"{line}\n" for line in requirements)
 
 
 def torch_requirements(build: TorchBuild, release: CudaRelease, version: str) -> str:
@@ -187,11 +209,18 @@ def write(lock: Lock, folder: Path, *, upgrade: bool = False) -> bool:
     before = target.read_text(encoding="utf-8") if target.is_file() else ""
     constraints = folder / lock.constraints if lock.constraints else None
     try:
-        body = resolve(lock.requirements, lock.python, constraints=constraints, keep="" if upgrade else before)
+        body = resolve(
+            lock.requirements,
+            lock.python,
+            constraints=constraints,
+            keep="" if upgrade else before,
+            newer_too=lock.newer_too,
+        )
     except IngredientError as error:
         raise IngredientError(f"cannot lock {lock.target}: {error}") from error
     without = f", without what {lock.constraints} holds" if lock.constraints else ""
-    head = f"# Written by `nox -s lock` from {lock.source} for Python {lock.python}{without}.\n"
+    pythons = f"{lock.python} and newer" if lock.newer_too else lock.python
+    head = f"# Written by `nox -s lock` from {lock.source} for Python {pythons}{without}.\n"
     write_atomically(target, head + body)
     return head + body != before
 
@@ -214,13 +243,13 @@ def chosen(locks: Sequence[Lock], names: Sequence[str]) -> tuple[Lock, ...]:
 def lock_all(names: Sequence[str], *, upgrade: bool, folder: Path, table: releases.Releases) -> Iterator[str]:
     """Write the locks of these names, and yield a line about each."""
     checkout = paths.docker_dir().parent
-    publishing = [for_publishing(checkout)] if (checkout / "pyproject.toml").is_file() else []  # not in a wheel
-    wanted = {lock.target for lock in chosen([*planned(folder, table), *publishing], names)}
+    workflows = for_workflows(checkout) if (checkout / "pyproject.toml").is_file() else ()  # not in a wheel
+    wanted = {lock.target for lock in chosen([*planned(folder, table), *workflows], names)}
     for build in table.torches.values():
         mine = {pinned.torch_lock(build, python) for python in _pythons(build)}
         if wanted & mine and not _torch_in(build, folder).is_file():
             yield f"{begin_torch(build, table.cuda(build.cuda_release), folder).relative_to(folder)}: new"
-    for lock in (*planned(folder, table), *publishing):
+    for lock in (*planned(folder, table), *workflows):
         if lock.target in wanted:
             path = (lock.folder or folder) / lock.target
             is_new = not path.is_file()

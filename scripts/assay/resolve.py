@@ -20,11 +20,13 @@ def pins(text: str) -> dict[str, str]:
     return {pin.name: pin.version for pin in found}
 
 
-def resolve(requirements: str, python: str, *, constraints: Path | None = None, keep: str = "") -> str:
+def resolve(
+    requirements: str, python: str, *, constraints: Path | None = None, keep: str = "", newer_too: bool = False
+) -> str:
     """Return the requirements pinned by version and hash.
 
     constraints: a lock whose versions hold, and whose packages are left out. keep: the lock as it was; what it holds is
-    preferred to what is newer.
+    preferred to what is newer. newer_too: for every Python from that one on, not for that one alone.
     Raises IngredientError with uv's own message when the index cannot satisfy them, or when uv is missing.
     """
     uv = shutil.which("uv")
@@ -36,7 +38,8 @@ def resolve(requirements: str, python: str, *, constraints: Path | None = None, 
         target.write_text(keep, encoding="utf-8")
         command = [uv, "pip", "compile", str(source), "--output-file", str(target), "--quiet", "--generate-hashes"]
         command += ["--no-config", "--no-header", "--no-annotate", "--only-binary", ":all:"]
-        command += ["--python-version", python, "--python-platform", PLATFORM]
+        command += ["--python-version", python]
+        command += ["--universal"] if newer_too else ["--python-platform", PLATFORM]
         if constraints:
             command += ["--constraints", str(constraints)]
             for name in pins(constraints.read_text(encoding="utf-8")):

@@ -14,6 +14,7 @@ import workflow_steps
 
 from assay import keys
 from assay.certificate import make_certificate, store
+from assay.certificate.statement import TEST_RESULT
 from assay.engine import Engine
 from assay.findings import Level
 from assay.matrix import load
@@ -45,7 +46,8 @@ def test_the_publish_job(
     given = samples.evidence(row, image_id, level=Level.GPU, tags=(name,))
     out = tmp_path / "work" / "build"
     store.write(out / row.id / store.NAME, make_certificate(given))
-    (tmp_path / "work" / "matrix.toml").symlink_to(workflow_steps.ROOT / "matrix.toml")
+    for there in ("matrix.toml", ".github"):
+        (tmp_path / "work" / there).symlink_to(workflow_steps.ROOT / there)
     with servers.docker_registry(folder, htpasswd=servers.HTPASSWD) as host:
         environment = {
             "ROW": f"{row.id}-workflow-test",
@@ -59,6 +61,12 @@ def test_the_publish_job(
             "DOCKER_HOST": os.environ.get("DOCKER_HOST", ""),
         }
 
+        # Signing needs the identity that GitHub gives a workflow; what cosign is asked to sign does not.
+        cosign = tmp_path / "tools" / "cosign"
+        cosign.parent.mkdir()
+        cosign.write_text(f'#!/bin/sh\necho "$*" >> {tmp_path}/cosign.log\n')
+        cosign.chmod(0o755)
+
         def run(script: str) -> subprocess.CompletedProcess[str]:
             tools = workflow_steps.stand_in(tmp_path / "tools", "--allow-http")
             done = workflow_steps.run(script, tools=tools, environment=environment, cwd=tmp_path / "work")
@@ -66,14 +74,16 @@ def test_the_publish_job(
             return done
 
         try:
-            run(step("docker save"))
-            (tmp_path / "images" / "image-cu121").mkdir(parents=True)
-            (tmp_path / "image.tar.gz").rename(tmp_path / "images" / "image-cu121" / "image.tar.gz")
+            run(step("images.py save"))
+            (tmp_path / "images").mkdir()
+            (tmp_path / "image").rename(tmp_path / "images" / "image-cu121")  # as the artefact travels
             engine.client.images.remove(name)
-            run(step("docker load"))
+            run(step("images.py load"))
             assert engine.image_id(name) == image_id
+            assert not list((tmp_path / "images").rglob("*.tar.gz")), "no room for both"
             run(step("docker login"))
             published = run(step("assay publish"))
+            run(step("cosign sign"))
             run(step("docker logout"))
         finally:
             engine.client.images.remove(name, force=True)
@@ -83,6 +93,13 @@ def test_the_publish_job(
         seen = examine(registry, reference, Trust(keys=(key.public,)))
         assert seen.answer(Level.GPU)[0] == "certified"
         assert set(row.tags) <= set(registry.tags("me/assay"))
+    signed, attested, billed = (tmp_path / "cosign.log").read_text().splitlines()
+    assert signed == f"sign --yes {reference}"
+    kind, _, predicate = attested.removeprefix("attest --yes --type ").partition(" --predicate ")
+    assert kind == TEST_RESULT
+    assert predicate == f"build/{row.id}/predicate.json {reference}"
+    assert billed == f"attest --yes --type cyclonedx --predicate build/{row.id}/sbom.cdx.json {reference}"
+    assert json.loads((out / row.id / "sbom.cdx.json").read_text())["bomFormat"] == "CycloneDX"
     publication = json.loads((out / row.id / "publication.json").read_text())
     assert publication["reference"] == str(reference)
     assert json.loads((out / row.id / "predicate.json").read_text())["result"] == "PASSED"

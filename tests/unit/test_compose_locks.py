@@ -10,7 +10,7 @@ from packaging.requirements import Requirement
 
 from assay import releases
 from assay.errors import UsageError
-from assay.locks import Lock, chosen, for_publishing, pins, planned
+from assay.locks import Lock, chosen, for_workflows, pins, planned
 
 CHECKOUT = Path(__file__).parents[2]
 FOLDER = CHECKOUT / "docker/locks"
@@ -44,22 +44,49 @@ def test_what_is_asked_for_with_a_version_is_locked_at_it(lock: Lock) -> None:
     assert {name: locked.get(name) for name in asked} == asked
 
 
-def test_the_job_that_publishes_installs_what_assay_asks_for_by_hash() -> None:
-    lock = for_publishing(CHECKOUT)
+WORKFLOWS = {lock.target: lock for lock in for_workflows(CHECKOUT)}
+
+
+@pytest.mark.parametrize("lock", WORKFLOWS.values(), ids=WORKFLOWS.keys())
+def test_workflows_install_what_assay_asks_for_by_hash(lock: Lock) -> None:
     text = (CHECKOUT / ".github/requirements" / lock.target).read_text(encoding="utf-8")
     complete(text)
-    locked = pins(text)
+    locked = [Requirement(line.rstrip(" \\")) for line in text.splitlines() if "==" in line]
     for line in lock.requirements.splitlines():
         asked = Requirement(line)
-        assert asked.name in locked, f"{asked.name}: run `nox -s lock -- publish.txt`"
-        assert asked.specifier.contains(locked[asked.name])
-    assert {"hatchling", "editables"} <= set(locked)
+        found = [one for one in locked if one.name == asked.name]
+        assert found, f"{asked.name}: run `nox -s lock -- {lock.target}`"
+        for one in found:
+            (version,) = one.specifier
+            assert asked.specifier.contains(version.version), f"{one}: run `nox -s lock -- {lock.target}`"
+    assert {"hatchling", "editables"} <= {one.name for one in locked}
+
+
+def test_the_job_that_publishes_has_the_python_that_its_list_is_for() -> None:
     workflow = (CHECKOUT / ".github/workflows/build-matrix.yml").read_text(encoding="utf-8")
-    assert f'python-version: "{lock.python}"' in workflow.partition("\n  publish:\n")[2]
+    assert f'python-version: "{WORKFLOWS["publish.txt"].python}"' in workflow.partition("\n  publish:\n")[2]
+
+
+@pytest.mark.parametrize("python", ["3.10", "3.11", "3.12", "3.13"])
+def test_the_list_of_the_sessions_has_one_version_of_each_package_for_every_python(python: str) -> None:
+    text = (CHECKOUT / ".github/requirements/sessions.txt").read_text(encoding="utf-8")
+    lines = [Requirement(line.rstrip(" \\")) for line in text.splitlines() if "==" in line]
+    environment = {"python_version": python, "python_full_version": f"{python}.1", "sys_platform": "linux"}
+    here = [one.name for one in lines if one.marker is None or one.marker.evaluate(environment)]
+    assert len(here) == len(set(here))
+    assert {Requirement(line).name for line in WORKFLOWS["sessions.txt"].requirements.splitlines()} <= set(here)
+
+
+def test_the_sessions_name_nothing_that_their_list_does_not_hold() -> None:
+    """What a noxfile installs beside the extras of pyproject.toml has to be among them for the workflows."""
+    named = re.findall(r'"([a-z][a-z0-9-]+==[^"]+)"', (CHECKOUT / "noxfile.py").read_text(encoding="utf-8"))
+    text = (CHECKOUT / ".github/requirements/sessions.txt").read_text(encoding="utf-8")
+    for one in named:
+        assert f"\n{one} \\\n" in f"\n{text}", f"{one}: add it to the extra `lint`, then `nox -s lock -- sessions.txt`"
 
 
 def test_locks_are_written_by_their_names() -> None:
-    every = [*LOCKS.values(), for_publishing(CHECKOUT)]
+    every = [*LOCKS.values(), *WORKFLOWS.values()]
     assert chosen(every, []) == tuple(every)
     (one,) = chosen(every, ["publish.txt"])
     assert one.folder == CHECKOUT / ".github/requirements"

@@ -75,6 +75,19 @@ def test_a_later_layer_is_bound_by_the_earlier_one_and_leaves_its_packages_out(s
     assert [said[n + 1] for n, word in enumerate(said) if word == "--no-emit-package"] == ["torch", "numpy"]
 
 
+def test_a_lock_for_every_newer_python_says_so_and_is_for_no_single_machine(seen: Path, tmp_path: Path) -> None:
+    locks.write(replace(LOCK, newer_too=True), tmp_path)
+    said = (seen / "arguments").read_text().splitlines()
+    assert "--universal" in said
+    assert "--python-platform" not in said
+    assert said[said.index("--python-version") + 1] == LOCK.python
+    assert f"for Python {LOCK.python} and newer.\n" in (tmp_path / LOCK.target).read_text()
+    locks.write(LOCK, tmp_path)
+    said = (seen / "arguments").read_text().splitlines()
+    assert "--universal" not in said
+    assert "--python-platform" in said
+
+
 def test_uv_gets_the_indexes_of_pip_and_its_own_go_before(seen: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_EXTRA_INDEX_URL", "https://extra.invalid/simple")
     monkeypatch.setenv("PIP_INDEX_URL", "https://pip.invalid/simple")
@@ -108,7 +121,7 @@ def with_new_build() -> releases.Releases:
 def test_a_new_torch_is_lines_in_the_table_and_no_other_lock_is_touched(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def resolve(requirements: str, python: str, *, constraints: Path | None = None, keep: str = "") -> str:
+    def resolve(requirements: str, python: str, *, constraints: Path | None = None, **how: object) -> str:
         if "torch==2.5.1+cu124" in requirements:
             raise IngredientError("there is no version of torch==2.5.1+cu124")
         assert constraints is None or constraints.is_file()

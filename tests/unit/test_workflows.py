@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import shlex
 import subprocess
+from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import workflow_steps
@@ -23,41 +26,57 @@ from assay.network import NetworkSettings
 from assay.report import Report, RowReport, write
 
 NAMES = ("ci.yml", "build-matrix.yml")
-PLAN = 'plan="$(nox -s plan -- --format github | grep \'^{\')"\necho "matrix=$plan" >> "$GITHUB_OUTPUT"'
-MERGE = "nox -s report -- --merge reports/*/"
-SUMMARY = 'python .github/summary.py build/report.json >> "$GITHUB_STEP_SUMMARY"'
+PLAN = 'plan="$(nox -R -s plan -- --format github | grep \'^{\')"\necho "matrix=$plan" >> "$GITHUB_OUTPUT"'
+MERGE = "nox -R -s report -- --merge reports/*/"
+SUMMARY = 'python3 .github/summary.py build/report.json >> "$GITHUB_STEP_SUMMARY"'
 
-CERTIFY = 'nox -s build-matrix -- --row "$ROW" --level "$LEVEL" --wheelhouse "$RUNNER_TEMP/wheels"'
+CERTIFY = 'nox -R -s build-matrix -- --row "$ROW" --level "$LEVEL" --wheelhouse "$RUNNER_TEMP/wheels"'
 WHEELHOUSE = 'mkdir -p "$RUNNER_TEMP/wheels"'
-WHEELS = 'nox -s wheel -- --out "$RUNNER_TEMP/wheels"'
+REFUSE = (
+    'echo "::error::only the branch $BRANCH publishes, and this is $GITHUB_REF: start it there, or do not publish"\n'
+    "exit 1"
+)
+WHEELS = 'nox -R -s wheel -- --out "$RUNNER_TEMP/wheels"'
 
-RUN_IN_THIS_FILE = {"nox -s plan", PLAN, MERGE, SUMMARY, CERTIFY, WHEELHOUSE, WHEELS}
+RUN_IN_THIS_FILE = {"nox -R -s plan", PLAN, MERGE, SUMMARY, CERTIFY, WHEELHOUSE, WHEELS, REFUSE}
 RUN_ON_A_REGISTRY = {
-    'docker save "assay/$ROW:latest" | gzip -1 > "$RUNNER_TEMP/image.tar.gz"',
-    'for image in "$RUNNER_TEMP"/images/*/image.tar.gz; do docker load --input "$image"; done',
+    'python3 .github/images.py save "assay/$ROW:latest" "$RUNNER_TEMP/image"',
+    'python3 .github/images.py load "$RUNNER_TEMP/images"',
+    "docker image prune --force --filter label=io.assay.composed",
     'printf \'%s\' "$TOKEN" | docker login "$REGISTRY" --username "$ACTOR" --password-stdin',
     'assay publish --registry "$REGISTRY/${NAME,,}" --accept-unsigned',
     'docker logout "$REGISTRY"',
 }
 """By tests/registry/test_workflow_publish.py."""
 SESSIONS_WITH_RUNS_OF_THEIR_OWN = {
-    "nox -s lint",
-    "nox -s tests",
-    "nox -s wheel -- --out wheelhouse",
-    "nox -s build-matrix -- --level image --wheelhouse wheelhouse",
+    "nox -R -s lint",
+    "nox -R -s tests",
+    "nox -R -s wheel -- --out wheelhouse",
+    "nox -R -s build-matrix -- --level image --wheelhouse wheelhouse",
 }
 """This is such a session, or one takes half an hour; here their arguments are checked."""
-NOT_OFF_GITHUB = {"python -m pip install nox", "--require-hashes", "cosign sign --yes"}
-"""Need a package index; needs the identity that GitHub gives a workflow."""
+NOT_OFF_GITHUB = {"sudo rm -rf", "--require-hashes", "cosign sign --yes"}
+"""Removes what belongs to the runner; needs a package index; needs the identity that GitHub gives a workflow."""
+INSTALL = ".github/install.sh "
+"""Needs a package index, too; its way of failing is tested here."""
 
 
 def test_every_run_line_is_accounted_for() -> None:
     known = RUN_IN_THIS_FILE | RUN_ON_A_REGISTRY | SESSIONS_WITH_RUNS_OF_THEIR_OWN
     lines = {line for name in NAMES for line in workflow_steps.run_lines(name)}
+    lines = {line for line in lines if not line.startswith(INSTALL)}
     elsewhere = {line for line in lines - known if any(start in line for start in NOT_OFF_GITHUB)}
     assert lines - known - elsewhere == set()
     assert known - lines == set(), "no longer in any workflow"
     assert len(elsewhere) == len(NOT_OFF_GITHUB)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_command_that_fails_inside_of_a_pipe_fails_its_step(name: str) -> None:
+    """GitHub's own default is `bash -e`, which looks at the last command only."""
+    text = (workflow_steps.WORKFLOWS / name).read_text(encoding="utf-8")
+    assert "\ndefaults:\n  run:\n    shell: bash " in text
+    assert text.count("shell:") == 1
 
 
 @pytest.mark.parametrize("line", sorted(SESSIONS_WITH_RUNS_OF_THEIR_OWN))
@@ -66,11 +85,12 @@ def test_sessions_exist_and_take_their_arguments(line: str, tmp_path: Path, monk
     (tmp_path / "wheelhouse").mkdir()  # the step before has made it
     words = shlex.split(line)
     noxfile = (workflow_steps.ROOT / "noxfile.py").read_text(encoding="utf-8")
-    session = words[2]
+    assert words[:3] == ["nox", "-R", "-s"]
+    session = words[3]
     assert f'name="{session}"' in noxfile or f"def {session}(" in noxfile
     command = {"build-matrix": "matrix", "wheel": "wheel"}.get(session)
     if command:
-        args = cli.parser(command).parse_args([command, *words[4:]])
+        args = cli.parser(command).parse_args([command, *words[5:]])
         assert str(args.out if command == "wheel" else args.wheelhouse[0]) == "wheelhouse"
 
 
@@ -84,7 +104,7 @@ def test_the_plan_becomes_one_job_a_row(tmp_path: Path) -> None:
     jobs = json.loads(value)["include"]
     assert [job["row"] for job in jobs] == [row.id for row in rows]
     assert [tuple(job["runner"]) for job in jobs] == [row.runner for row in rows]
-    shown = workflow_steps.run("nox -s plan", tools=tools)
+    shown = workflow_steps.run("nox -R -s plan", tools=tools)
     assert shown.returncode == 0, shown.stderr
     assert all(row.id in shown.stdout for row in rows)
 
@@ -140,7 +160,7 @@ def test_what_is_to_be_published_is_certified_at_the_level_that_publishing_asks_
     assert {one["level"] for one in jobs} == {"gpu"}
     for value in ("gpu", "image", "auto"):
         words = shlex.split(CERTIFY.replace('"$LEVEL"', value).replace(' --wheelhouse "$RUNNER_TEMP/wheels"', ""))
-        assert cli.parser("matrix").parse_args(["matrix", *words[4:]]).level == value
+        assert cli.parser("matrix").parse_args(["matrix", *words[5:]]).level == value
 
 
 def test_only_the_default_branch_publishes_not_a_tag_of_its_name() -> None:
@@ -159,6 +179,160 @@ def test_the_job_with_the_key_installs_nothing_that_is_not_pinned() -> None:
     assert (workflow_steps.ROOT / requirements[requirements.index("-r") + 1]).is_file()
     assert {"--no-index", "--no-deps", "--no-build-isolation"} <= set(assay)
     assert not re.search(r"\bnox\b(?! -s lock)", text), "a session would install what its ranges allow"
+
+
+INSTALLERS = re.compile(r"\b(?:pip|pipx|uv|uvx|apt-get|apt|npm|npx|curl|wget|go)\b")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_other_job_installs_by_one_script_and_runs_what_that_has_prepared(name: str) -> None:
+    """A session that is not prepared would make its own environment, of whatever its ranges allow that day."""
+    for job, text in workflow_steps.jobs(name).items():
+        if job == "publish":
+            continue
+        runs = workflow_steps.values(text, "run")
+        assert not [line for line in runs if INSTALLERS.search(line)], job
+        (install,) = [line for line in runs if line.startswith(INSTALL)]
+        prepared = shlex.split(install)[1:]
+        sessions = [words for line in runs for words in re.findall(r"\bnox\b ([^\n]*)", line)]
+        assert sessions, job
+        for words in sessions:
+            assert words.split()[:2] == ["-R", "-s"], f"{job}: nox {words}"
+            assert words.split()[2] in prepared, f"{job}: nox {words}"
+
+
+def test_the_script_that_installs_takes_nothing_without_its_hash() -> None:
+    script = (workflow_steps.ROOT / INSTALL.strip()).read_text(encoding="utf-8").replace("\\\n", "")
+    commands = [line for line in script.splitlines() if not line.startswith("#")]
+    fetching = [line for line in commands if INSTALLERS.search(line.partition("echo")[0]) and "-m pip" in line]
+    download, nox = fetching
+    assert {"download", "--require-hashes", "--no-deps", "--only-binary"} <= set(shlex.split(download))
+    lock = shlex.split(download)[shlex.split(download).index("--requirement") + 1]
+    assert (workflow_steps.ROOT / lock).is_file()
+    # Everything after it has no index to ask.
+    offline = next(number for number, line in enumerate(commands) if "export PIP_NO_INDEX=1 PIP_FIND_LINKS=" in line)
+    assert commands.index(download) < offline < commands.index(nox)
+    assert offline < next(number for number, line in enumerate(commands) if "nox --install-only" in line)
+    assert "uv" not in script.split()
+
+
+def test_the_script_that_installs_says_what_a_runner_lacks(tmp_path: Path) -> None:
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    (tools / "python3").write_text("#!/bin/sh\nexit 1\n")  # as one without the module `ensurepip`
+    (tools / "python3").chmod(0o755)
+    environment = {"RUNNER_TEMP": str(tmp_path), "GITHUB_PATH": str(tmp_path / "path")}
+    done = workflow_steps.run(f"{INSTALL}plan", tools=tools, environment=environment)
+    assert done.returncode == 1
+    assert f"::error::{tools}/python3: this runner needs Python 3.10" in done.stdout
+    assert "apt-get install python3-venv" in done.stdout
+    assert not (tmp_path / "path").exists()
+    assert workflow_steps.run(INSTALL, tools=tools, environment=environment).returncode == 2
+
+
+def test_publishing_from_another_branch_is_refused_at_once(tmp_path: Path) -> None:
+    """The job that publishes would only be skipped, hours later and without a word."""
+    jobs = workflow_steps.jobs("build-matrix.yml")
+    first = jobs["plan"].partition("    steps:\n")[2].partition("\n      - uses:")[0]
+    elsewhere = "github.ref != format('refs/heads/{0}', github.event.repository.default_branch)"
+    assert f"if: ${{{{ inputs.publish && {elsewhere} }}}}" in first
+    environment = {"BRANCH": "main", "GITHUB_REF": "refs/heads/mine"}
+    done = workflow_steps.run(REFUSE, tools=tmp_path, environment=environment)
+    assert done.returncode == 1
+    assert done.stdout == (
+        "::error::only the branch main publishes, and this is refs/heads/mine: start it there, or do not publish\n"
+    )
+
+
+def test_images_travel_only_where_they_are_to_be_published() -> None:
+    """Each is an artefact of 3 GB, and the weekly run publishes none."""
+    job = workflow_steps.jobs("build-matrix.yml")["certify"]
+    steps = [step for step in job.split("\n      - ") if "images.py save" in step or "name: image-" in step]
+    assert len(steps) == 2
+    assert all(step.startswith("if: ${{ inputs.publish && matrix.expect == 'certify' }}\n") for step in steps)
+    (path,) = workflow_steps.values(steps[1], "path")
+    saved = workflow_steps.values(steps[0], "run")[0].rpartition(" ")[2]
+    assert path.replace("${{ runner.temp }}", "$RUNNER_TEMP") == saved.strip('"')
+
+
+def carrier() -> ModuleType:
+    """The program that carries images from job to job; tests/registry runs it with a real engine."""
+    spec = importlib.util.spec_from_file_location("images", workflow_steps.ROOT / ".github" / "images.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_images_of_two_kinds_of_engine_are_refused_before_any_is_loaded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In an engine of the other kind they would have other ids than those that were certified."""
+    for row, store in {"image-a": "classic", "image-b": "containerd"}.items():
+        (tmp_path / row).mkdir()
+        (tmp_path / row / "image.tar.gz").touch()
+        (tmp_path / row / "store").write_text(f"{store}\n")
+    assert carrier().main(["load", str(tmp_path)]) == 1
+    said = capsys.readouterr().out
+    assert said.startswith("::error::these images come from engines that keep images in two ways ")
+    assert "(image-a: classic, image-b: containerd)" in said
+    assert '{"features": {"containerd-snapshotter": ...}} in /etc/docker/daemon.json' in said
+    assert len(list(tmp_path.rglob("*.tar.gz"))) == 2
+
+
+def test_no_image_at_all_is_told_and_so_is_a_wrong_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert carrier().main(["load", str(tmp_path)]) == 1
+    assert capsys.readouterr().out.startswith(f"::error::no image in {tmp_path}: the artefacts are gone, or ")
+    assert carrier().main(["load"]) == 2
+    assert "images.py save NAME FOLDER" in capsys.readouterr().err
+
+
+def test_what_carrying_images_lacks_or_fails_at_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "image-a").mkdir()
+    (tmp_path / "image-a" / "image.tar.gz").touch()
+    assert carrier().main(["load", str(tmp_path)]) == 1
+    assert f"::error::{tmp_path}/image-a/store is not there, and" in capsys.readouterr().out
+    (tmp_path / "image-a" / "store").write_text("classic\n")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert carrier().main(["load", str(tmp_path)]) == 1
+    assert capsys.readouterr().out.startswith("::error::docker is not there, and ")
+    (tmp_path / "docker").write_text("#!/bin/sh\necho no engine >&2\nexit 1\n")
+    (tmp_path / "docker").chmod(0o755)
+    assert carrier().main(["load", str(tmp_path)]) == 1
+    assert capsys.readouterr().out == "::error::`docker info --format {{json .DriverStatus}}` failed: see above\n"
+
+
+@pytest.mark.parametrize(("store", "switch"), [("containerd", True), ("classic", False)])
+def test_an_engine_gets_the_other_image_store_and_keeps_its_other_settings(store: str, switch: bool) -> None:
+    images = carrier()
+    assert json.loads(images.configured("", store)) == {"features": {"containerd-snapshotter": switch}}
+    before = {"registry-mirrors": ["https://mirror.invalid"], "features": {"cdi": True, "containerd-snapshotter": None}}
+    after = json.loads(images.configured(json.dumps(before), store))
+    assert after == {**before, "features": {"cdi": True, "containerd-snapshotter": switch}}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_job_that_is_run_again_may_put_its_artefact_in_place_of_the_old_one(name: str) -> None:
+    text = (workflow_steps.WORKFLOWS / name).read_text(encoding="utf-8")
+    steps = [step.partition("\n      - ")[0] for step in text.split("uses: actions/upload-artifact@")[1:]]
+    assert steps
+    for step in steps:
+        assert workflow_steps.values(step, "overwrite")[0].split()[0] == "true"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_jobs_that_hold_images_have_room_for_them_and_only_hosted_runners_lose_anything(name: str) -> None:
+    """An image takes 6.5 GB, what it is made of as much again, and a hosted runner has 14 GB for sure."""
+    jobs = workflow_steps.jobs(name)
+    holding = {job for job, text in jobs.items() if re.search(r"nox -R -s (build-matrix|wheel)|images\.py load", text)}
+    assert holding == {job for job, text in jobs.items() if "sudo rm -rf" in text}
+    for job in holding:
+        (step,) = [step for step in jobs[job].split("\n      - ") if "sudo rm -rf" in step]
+        hosted = workflow_steps.values(jobs[job], "runs-on") == ["ubuntu-24.04"]
+        assert hosted or step.startswith("if: ${{ runner.environment == 'github-hosted' }}\n")
 
 
 def _row_report(row: Row, *, good: bool) -> RowReport:
@@ -200,6 +374,29 @@ def test_reports_are_merged_and_a_hole_or_surprise_fails(tmp_path: Path, case: s
     wrong = [line for line in lines if "**NO**" in line]
     told = {"whole": None, "missing": "in none of the reports", "unexpected": "it does not match 'a&#124;b'"}[case]
     assert [told in line for line in wrong] == ([] if told is None else [True])
+
+
+def test_a_summary_without_reports_says_so_and_a_long_reason_is_cut(tmp_path: Path) -> None:
+    """GitHub shows no summary of more than 1 MiB."""
+    (tmp_path / ".github").symlink_to(workflow_steps.ROOT / ".github")
+    summary = tmp_path / "summary.md"
+
+    def show() -> str:
+        environment = {"GITHUB_STEP_SUMMARY": str(summary)}
+        done = workflow_steps.run(SUMMARY, tools=tmp_path, cwd=tmp_path, environment=environment)
+        assert done.returncode == 0, done.stderr
+        return summary.read_text()
+
+    assert show().startswith("No row left a report: ")
+    summary.unlink()
+    row = load(workflow_steps.ROOT / "matrix.toml").rows[0]
+    long = replace(_row_report(row, good=False), why="&" * 10_000)
+    rows = tuple(replace(long, id=f"r{number}") for number in range(plan.GITHUB_JOBS))
+    (tmp_path / "build").mkdir()
+    (tmp_path / "build" / "report.json").write_text(json.dumps(Report(level=Level.IMAGE, rows=rows).to_json()))
+    shown = show()
+    assert shown.count("the report has all of it") == plan.GITHUB_JOBS
+    assert len(shown.encode()) < 1 << 20
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -43,8 +43,8 @@ fake.session = session
 sys.modules["nox"] = fake
 spec = importlib.util.spec_from_file_location("noxfile", {noxfile!r})
 spec.loader.exec_module(importlib.util.module_from_spec(spec))
-flag, name, *rest = sys.argv[1:]
-assert flag == "-s", sys.argv
+reuse, flag, name, *rest = sys.argv[1:]
+assert (reuse, flag) == ("-R", "-s"), sys.argv
 sessions[name](Session(rest[1:] if rest[:1] == ["--"] else rest))
 """
 
@@ -103,10 +103,10 @@ def stand_in(folder: Path, *extra: str) -> Path:
 def run(
     script: str, *, tools: Path, environment: Mapping[str, str] | None = None, cwd: Path = ROOT
 ) -> subprocess.CompletedProcess[str]:
-    """Run a step's script as GitHub does (`bash -e`)."""
+    """Run a step's script as GitHub does where the shell is `bash` by its name."""
     path = f"{tools}{os.pathsep}{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return subprocess.run(
-        ["bash", "-e", "-c", script],
+        ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", script],
         cwd=cwd,
         env={**os.environ, **(environment or {}), "PATH": path},
         capture_output=True,

@@ -18,11 +18,13 @@ CANDIDATE = "candidate-"
 ATTEMPTS = 2
 """The engine itself tries each layer five times; this is for its giving up on a manifest."""
 
-# What the engine says at the end of every push. With containerd's image store it says so nowhere else.
-_PUSHED = re.compile(r"^\S+: digest: (sha256:[0-9a-f]{64}) size: \d+$")
-# As a number of its own: the digests and ports that errors tell hold those digits by chance.
-_TOO_LARGE = re.compile(r"too large|\b413\b", re.IGNORECASE)
+# Engine 28.5 with containerd's image store tells the digest in these words only; others add it as data.
+_TOLD = re.compile(r"(?P<tag>\S+): digest: (?P<digest>sha256:[0-9a-f]{64}) size: \d+")
+
 _NO_USE = re.compile(r"denied|unauthorized|authentication|no basic auth|not allowed|too large", re.IGNORECASE)
+# The status as a word of its own: a port may have these digits.
+_TOO_LARGE = re.compile(r"too large|(?<![\w:])413\b")
+_PLAIN_HTTP = re.compile(r"HTTP response to HTTPS client|does not look like a TLS handshake")
 
 
 def candidate_tag(image_id: str) -> str:
@@ -64,15 +66,17 @@ def _push_once(engine: Engine, name: str, tag: str) -> tuple[str, str]:
         fields: dict[str, Any] = event
         if "error" in fields:
             return "", str(fields.get("errorDetail", {}).get("message") or fields["error"])
-        told = _PUSHED.match(fields.get("status", ""))
-        digest = fields.get("aux", {}).get("Digest") or (told[1] if told else digest)
+        told = _TOLD.fullmatch(str(fields.get("status", "")))
+        if told and told["tag"] == tag:
+            digest = told["digest"]
+        digest = fields.get("aux", {}).get("Digest", digest) or digest
     return digest, trouble
 
 
 def _words(name: str, trouble: str) -> str:
     host = name.partition("/")[0]
     text = f"the engine could not push to {name}: {trouble}"
-    if "HTTP response to HTTPS client" in trouble:
+    if _PLAIN_HTTP.search(trouble):
         return f"{text}; add {host} to insecure-registries in the engine's daemon.json"
     if _TOO_LARGE.search(trouble):
         return f"{text}; raise the limit of the registry or of the proxy before it (nginx: client_max_body_size)"
