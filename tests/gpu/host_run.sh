@@ -27,6 +27,7 @@
 # the wheels of examples/gpu-host/build_variants.py, and einops.
 # OUT gets host-run.log, host-checks.json, and of each run its report.json and an archive with everything. `assay claims`
 # over the report needs the package index: run it where there is one, on what came back.
+# shellcheck disable=SC2329  # the steps are called by their names
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 engine=${ENGINE_DIR:-/tmp/assay-engine}
@@ -106,7 +107,7 @@ matrix() {
   python3 -m assay matrix --matrix matrix.gpu-host.toml --level gpu --jobs "${JOBS:-4}" \
     ${GPU:+--gpu "$GPU"} ${ROW:+--row "$ROW"} --out "/tmp/assay-matrix${ROW:+-$ROW}" || status=$?
   keep "/tmp/assay-matrix${ROW:+-$ROW}"
-  return $status
+  return "$status"
 }
 
 load() {
@@ -122,10 +123,10 @@ check() {
     python3 -m assay check "${pair%=*}" --row "${pair#*=}" --matrix "${MATRIX:-matrix.toml}" --level gpu \
       ${GPU:+--gpu "$GPU"} --out "/tmp/assay-check/${pair#*=}" || one=$?
     echo "${pair#*=}: exit code $one"
-    [ $one -le 1 ] || status=$one # 1: rejected, which may be what is expected; the report says
+    [ "$one" -le 1 ] || status=$one # 1: rejected, which may be what is expected; the report says
   done
   keep /tmp/assay-check
-  return $status
+  return "$status"
 }
 
 second() {
@@ -134,7 +135,7 @@ second() {
   python3 -m assay matrix --matrix matrix.gpu-host.toml --row cu130 --level gpu --gpu 1 --out /tmp/assay-second ||
     status=$?
   keep /tmp/assay-second
-  return $status
+  return "$status"
 }
 
 access() {
