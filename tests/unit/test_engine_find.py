@@ -153,3 +153,16 @@ def test_a_state_folder_of_root_hides_its_private_engine(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(Path, "exists", closed)
     assert not private.in_sight()
+
+
+def test_an_engine_that_takes_its_time_is_waited_for_aloud(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(find, "ANSWER_TIMEOUT_SECONDS", 1)
+    monkeypatch.setattr(find, "SILENT_SECONDS", 0.05)
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/mute.sock")
+    said: list[str] = []
+    with socket.socket(socket.AF_UNIX) as mute:
+        mute.bind(f"{tmp_path}/mute.sock")
+        mute.listen()
+        with pytest.raises(EngineError, match="no Docker engine answers at"):
+            find.find(start=False, say=said.append)
+    assert said == [f"waiting for the Docker engine at unix://{tmp_path}/mute.sock, for 1 s at most"]

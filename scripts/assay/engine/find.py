@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -22,6 +24,7 @@ Origin = Literal["DOCKER_HOST", "context", "default", "private"]
 
 DEFAULT_HOST = "unix:///var/run/docker.sock"
 ANSWER_TIMEOUT_SECONDS = 60
+SILENT_SECONDS = 2.0
 # BuildKit answers `POST /build?version=2` from this API version on (Engine 18.09).
 BUILDKIT_API = (1, 39)
 NAMED_HINT = "Start that engine, or take the name away to let assay look for another."
@@ -61,7 +64,8 @@ def find(*, start: bool, say: Say) -> Connection:
     hint: str | None = None
     for candidate in candidates(os.environ):
         try:
-            return _connect(candidate)
+            with _patience(candidate, say):
+                return _connect(candidate)
         # ValueError: of an address that cannot be one, the SDK's own parser says no more than Python's (`tcp://[::1`).
         except (DockerException, requests.RequestException, OSError, ValueError) as error:
             if candidate.named:
@@ -82,6 +86,21 @@ def find(*, start: bool, say: Say) -> Connection:
             pass
     private.start(say)
     return _connect(Candidate(host=private.host(), origin="private"))
+
+
+@contextmanager
+def _patience(candidate: Candidate, say: Say) -> Iterator[None]:
+    """Say what is waited for once an engine takes its time: another machine that is gone gives no sign for a minute."""
+    waiting = threading.Timer(
+        SILENT_SECONDS,
+        lambda: say(f"waiting for the Docker engine at {candidate.host}, for {ANSWER_TIMEOUT_SECONDS} s at most"),
+    )
+    waiting.daemon = True
+    waiting.start()
+    try:
+        yield
+    finally:
+        waiting.cancel()
 
 
 def candidates(environment: Mapping[str, str]) -> Iterator[Candidate]:

@@ -45,7 +45,8 @@ _CODENAMES = {
 }
 
 # Distributions with other package managers: the Python that their image holds because dnf 4 is written in it. A version
-# that is not named has none that torch is locked for: too old (Enterprise Linux 8 and 9), or none at all.
+# that is not named has none that torch is locked for: too old (Enterprise Linux 8 and 9), or none at all. Images
+# that call themselves minimal or slim have microdnf, which is no Python: of those nothing is known.
 _WITHOUT_APT: Mapping[str, Pythons] = {
     "almalinux": {"10": ("3.12",)},
     "alpine": {},
@@ -53,7 +54,7 @@ _WITHOUT_APT: Mapping[str, Pythons] = {
     "archlinux": {},
     "busybox": {},
     "centos": {},
-    "fedora": {"36": ("3.10",), "37": ("3.11",), "38": ("3.11",), "39": ("3.12",), "40": ("3.12",)},
+    "fedora": {"35": ("3.10",), "36": ("3.10",), "37": ("3.11",), "38": ("3.11",), "39": ("3.12",), "40": ("3.12",)},
     "opensuse": {},
     "opensuse/leap": {},
     "opensuse/tumbleweed": {},
@@ -61,6 +62,8 @@ _WITHOUT_APT: Mapping[str, Pythons] = {
     "rockylinux": {"10": ("3.12",)},
     "ubi": {"10": ("3.12",)},
 }
+
+_SMALL = re.compile(r"[-:](?:minimal|micro|slim)\b")
 
 # The ways in which an image's name says which distribution it is.
 _NAMES = (
@@ -83,7 +86,8 @@ def system_of(image: str) -> System | None:
         return None
     distribution, version = match["name"], match["version"] or ""
     if distribution in _WITHOUT_APT:
-        return System(apt=False, pythons=_WITHOUT_APT[distribution].get(version.partition(".")[0], ()))
+        held = _WITHOUT_APT[distribution].get(version.partition(".")[0], ())
+        return None if held and _SMALL.search(name) else System(apt=False, pythons=held)
     known = _WITH_APT.get(distribution, {})
     release = _CODENAMES.get(version, version)
     pythons = known.get(release) or known.get(release.partition(".")[0])
