@@ -227,21 +227,21 @@ def repaired(compiled, tmp_path, monkeypatch):
 
 def test_libraries_that_a_package_bundles_are_judged_as_its_extensions_load_them(repaired):
     assert not loader.trace([str(repaired / "lib.libs/libouter.so.1")]).is_complete
-    answer = libraries.resolved(None)
+    answer = libraries.resolved({"optional_libraries": []})
     assert (answer.status, answer.evidence) == ("passed", "")
     assert answer.data["files"] == 3
 
 
 def test_a_bundled_library_that_is_missing_is_named(repaired):
     (repaired / "lib.libs/libinner.so.1").unlink()
-    answer = libraries.resolved(None)
+    answer = libraries.resolved({"optional_libraries": []})
     assert answer.status == "failed"
     assert "libinner.so.1: cannot open shared object file" in answer.evidence
 
 
 def test_a_bundled_library_that_no_extension_loads_is_judged_by_itself(repaired):
     (repaired / "lib/extension.so").unlink()
-    answer = libraries.resolved(None)
+    answer = libraries.resolved({"optional_libraries": []})
     assert answer.status == "failed"
     assert "libinner.so.1: cannot open shared object file" in answer.evidence
 
@@ -249,6 +249,55 @@ def test_a_bundled_library_that_no_extension_loads_is_judged_by_itself(repaired)
 def test_a_library_among_a_packages_own_has_to_find_its_needs_itself(repaired):
     """It may be opened by its name, by ctypes, say: no extension's search path helps there."""
     (repaired / "lib/libouter.so.1").write_bytes((repaired / "lib.libs/libouter.so.1").read_bytes())
-    answer = libraries.resolved(None)
+    answer = libraries.resolved({"optional_libraries": []})
     assert answer.status == "failed"
     assert f"needed by {repaired}/lib" in answer.evidence
+
+
+@pytest.fixture
+def with_plug_in(repaired, compiled, tmp_path):
+    """A package with a plug-in for a library that is not there, as numba has one for TBB."""
+    _, _, compile_one = compiled
+    gone = compile_one("libgone.so.1", "int gone(void) { return 1; }")
+    plug_in = compile_one("plugin.so", "int gone(void); int plug(void) { return gone(); }", str(gone))
+    gone.unlink()
+    return plug_in.rename(repaired / "lib" / plug_in.name)
+
+
+def test_a_plug_in_for_a_library_that_is_not_there_fails_and_the_way_out_is_named(with_plug_in):
+    answer = libraries.resolved({"optional_libraries": []})
+    assert answer.status == "failed"
+    assert "libgone.so.1: cannot open shared object file" in answer.evidence
+    assert answer.evidence.splitlines()[0].endswith('optional-libraries = ["libgone.so.1"]')
+
+
+def test_a_row_that_calls_the_library_optional_lets_its_plug_in_be_unloadable_and_nothing_else(with_plug_in):
+    answer = libraries.resolved({"optional_libraries": ["libgone.so.1", "libunheard.so.2"]})
+    assert (answer.status, answer.evidence) == ("passed", "")
+    assert "unloadable, as the row lets them be: plugin.so (no libgone.so.1)" in answer.measured
+    assert answer.data["unloadable"] == {str(with_plug_in): "libgone.so.1"}
+    (with_plug_in.parents[1] / "lib.libs/libinner.so.1").unlink()
+    answer = libraries.resolved({"optional_libraries": ["libgone.so.1"]})
+    assert answer.status == "failed"
+    assert "libgone" not in answer.evidence
+
+
+@pytest.mark.parametrize("module", ["torch", "flash_attn_2_cuda.cpython-311-x86_64-linux-gnu.so"])
+def test_of_torch_and_flash_attn_nothing_is_optional(with_plug_in, module):
+    place = with_plug_in.parents[1] / module
+    if module == "torch":
+        place.mkdir()
+        place = place / "libtorch_more.so"
+    with_plug_in.rename(place)
+    answer = libraries.resolved({"optional_libraries": ["libgone.so.1"]})
+    assert answer.status == "failed"
+    assert "optional-libraries" not in answer.evidence
+
+
+def test_what_another_library_needs_is_no_plug_in(with_plug_in, compiled):
+    _, _, compile_one = compiled
+    user = compile_one("user.so", "int plug(void); int use(void) { return plug(); }", str(with_plug_in))
+    user.rename(with_plug_in.parent / user.name)
+    answer = libraries.resolved({"optional_libraries": ["libgone.so.1"]})
+    assert answer.status == "failed"
+    assert "optional-libraries" not in answer.evidence

@@ -81,6 +81,7 @@ def expectation(
         "gpu": _gpu(gpu, releases),
         "runtime": row.runtime,
         "runtime_files": runtime_files(row, docker_dir()),
+        "optional_libraries": list(row.optional_libraries),
         "libraries": {
             soname: package
             for soname, package in LIBRARIES.get(torch["cuda"].split(".")[0], {}).items()

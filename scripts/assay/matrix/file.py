@@ -178,6 +178,7 @@ def _row(draft: Draft, releases: Releases, publish: PublishTable, folder: Path) 
         requirements=own.resolve(fields.requirements, folder),
         dockerfile=fields.dockerfile or None,
         context=(fields.context or None) if fields.dockerfile else None,
+        optional_libraries=tuple(dict.fromkeys(fields.optional_libraries)),
         content=own.content(fields, folder),
         tags=tuple(dict.fromkeys(fields.tags)),
         required_level=Level(fields.required_level or publish.level),
