@@ -29,6 +29,9 @@ CHECKED_HASH = 3
 RUNS = (".py", ".so", ".pth", ".pyd", ".egg-link")
 # What RECORD may name instead of sha256 (wheel specification: sha256 or better).
 ALGORITHMS = ("sha256", "sha384", "sha512")
+# What a package's metadata holds that nothing goes by once it is installed. decord 0.6.0, for one, ships a top_level.txt
+# that is not the one in its own RECORD.
+NOTES = {"top_level.txt", "zip-safe", "INSTALLER", "REQUESTED", "direct_url.json"}
 # virtualenv and uv put these beside the packages; Python or the installer writes them, no wheel.
 OF_THE_ENVIRONMENT = {"_virtualenv.py", "_virtualenv.pth", "distutils-precedence.pth"}
 
@@ -82,6 +85,8 @@ def read_records(packages: dict[str, metadata.Distribution]) -> Inventory:
         for entry in filter(None, csv.reader(record.splitlines())):  # a line may be empty
             path, digest = (*entry, "")[:2]
             if path.endswith(".pyc"):
+                continue
+            if path.partition("/")[0].endswith(".dist-info") and path.rpartition("/")[2] in NOTES:
                 continue
             real = os.path.realpath(str(distribution.locate_file(path)))
             inventory.files.setdefault(real, []).append((_recorded(digest), owner))

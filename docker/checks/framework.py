@@ -74,7 +74,7 @@ class Expect:
         "model", ...}`, or null; `library_path` is the folder that was added to LD_LIBRARY_PATH for the driver's files,
         null for none; `model` is its entry in the releases table, null where the table does not know it.
     runtime: `newbie` or `none`. runtime_files: path below the runtime's folder -> sha256, empty without a runtime.
-    optional_libraries: sonames that plug-ins ask for and the row lets be missing.
+    optional_libraries: files of packages that the row lets be unloadable: paths in a site folder, with wildcards.
     libraries: sonames that CUDA brings and the package that torch pins for each.
     """
 

@@ -7,6 +7,7 @@ needs what is missing.
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import os
 import re
@@ -23,7 +24,9 @@ from .framework import Answer, Expect, check, failed, passed
 OF_THE_DRIVER = {"libcuda.so.1": "cu", "libnvidia-ml.so.1": "nvml", "libnvidia-ptxjitcompiler.so.1": "__cu"}
 # Whose libraries a row may not let be unloadable, whatever it calls optional: packages and modules in a site folder.
 NEVER_OPTIONAL = {"torch", "functorch", "flash_attn", "flash_attn_2_cuda", "nvidia", "triton"}
-SHOWN = 40
+# The part of an extension module's name that tells the interpreter: `.cpython-311-x86_64-linux-gnu.so`, `.abi3.so`.
+INTERPRETER_TAG = re.compile(r"\.(?:cpython-[\w-]+|abi3)\.so$")
+SHOWN, FEW = 40, 5
 # Traces at a time. Each binds every symbol of what it maps, in memory of its own; a container of level image has 8 GiB.
 MOST_TRACES = 8
 
@@ -57,8 +60,8 @@ def resolved(expect: Expect) -> Answer:
     problems = dict.fromkeys(damaged)  # a set that keeps its order
     absent: set[str] = set()
     plugins: set[str] = set()
-    optional = set(expect["optional_libraries"])
     unloadable: dict[str, str] = {}
+    dispensable: set[str] = set()
     try:
         torch, python = loader.trace(roots), loader.trace([])
         beyond = {name: path for name, path in torch.found.items() if name not in python.found}
@@ -90,19 +93,22 @@ def resolved(expect: Expect) -> Answer:
             sound.update(os.path.realpath(path) for path in found.found.values())
     problems.update(dict.fromkeys(told[0]))
     for file, found, lines in zip(further, traces[1:], told[1:]):  # noqa: B905  (strict= needs Python 3.10)
-        if is_bundled(file.path) and os.path.realpath(file.path) in sound:
+        if not lines or (is_bundled(file.path) and os.path.realpath(file.path) in sound):
             continue
-        lacks = optional & set(file.needed) & set(found.missing)
-        if lacks and may_be_unloadable(file, needed_by):
-            unloadable[file.path] = ", ".join(sorted(lacks))
-        else:
-            problems.update(dict.fromkeys(lines))
+        place = place_of_plug_in(file, needed_by)
+        if place and any(fnmatch.fnmatchcase(place, pattern) for pattern in expect["optional_libraries"]):
+            unloadable[place] = ", ".join(sorted(set(found.missing) & set(file.needed))) or lines[0]
+            continue
+        problems.update(dict.fromkeys(lines))
+        if place:
+            dispensable.add(INTERPRETER_TAG.sub(".*.so", place))
     without = f"; left to the driver: {', '.join(sorted(absent))}" if absent else ""
     if plugins:
         without += f"; plug-ins for a cluster, which is not here: {', '.join(sorted(plugins))}"
     if unloadable:
-        told_of = ", ".join(f"{Path(path).name} (no {lacks})" for path, lacks in sorted(unloadable.items()))
-        without += f"; unloadable, as the row lets them be: {told_of}"
+        told_of = [f"{place} (no {lacks})" for place, lacks in sorted(unloadable.items())]
+        without += f"; unloadable, as the row lets them be: {', '.join(told_of[:FEW])}"
+        without += f" and {len(told_of) - FEW} more" if len(told_of) > FEW else ""
     measured = f"{len(files)} ELF files{without}"
     facts = {
         "files": len(files),
@@ -113,12 +119,10 @@ def resolved(expect: Expect) -> Answer:
     if problems:
         lines = list(problems)
         shown = lines[:SHOWN] + ([f"... and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else [])
-        if dispensable := missing_in_plug_ins(further, traces[1:], needed_by, optional):
-            names = ", ".join(map(json.dumps, dispensable))
+        if dispensable:
+            names = ", ".join(map(json.dumps, sorted(dispensable)[:SHOWN]))
             # First: reports show the end of what is evident, which is the trouble itself.
-            shown.insert(
-                0, f"where nothing loads what needs them, a row can do without: optional-libraries = [{names}]"
-            )
+            shown.insert(0, f"where nothing loads them, a row can do without plug-ins: optional-libraries = [{names}]")
         return failed(
             required, f"problems: {len(lines)} in {len(files)} ELF files, such as {lines[0]}", "\n".join(shown), **facts
         )
@@ -141,28 +145,16 @@ def elf_files(folders: Iterable[Path]) -> tuple[list[elf.Elf], list[str]]:
     return [found[path] for path in sorted(found) if found[path].dynamic], damaged
 
 
-def missing_in_plug_ins(
-    files: Iterable[elf.Elf], traces: Iterable[loader.Trace], needed_by: dict[str, list[str]], optional: set[str]
-) -> list[str]:
-    """Return the missing libraries that the row could call optional besides: all that need them are plug-ins."""
-    lacking: dict[str, list[bool]] = {}
-    for file, found in zip(files, traces):  # noqa: B905  (strict= needs Python 3.10)
-        for name in set(found.missing) & set(file.needed):
-            lacking.setdefault(name, []).append(may_be_unloadable(file, needed_by))
-    others = {name for name, allowed in lacking.items() if all(allowed)} - OF_THE_DRIVER.keys() - optional
-    return sorted(name for name in others if name.startswith("lib"))  # extension modules are not found by name
+def place_of_plug_in(file: elf.Elf, needed_by: dict[str, list[str]]) -> str:
+    """Return where a library lies in its site folder, if a row may do without it: one that no other library needs.
 
-
-def may_be_unloadable(file: elf.Elf, needed_by: dict[str, list[str]]) -> bool:
-    """Say whether a row may do without a library: a plug-in of a package, which no other library needs.
-
-    What torch and flash-attn are made of may not be missing, whatever else a row does without.
+    Nothing for all others. What torch and flash-attn are made of has to be loadable, whatever else a row does without.
     """
-    folders = [os.path.realpath(site) for site in site_folders()]
     path = os.path.realpath(file.path)
-    inside = next((path[len(site) + 1 :] for site in folders if path.startswith(f"{site}/")), "")
-    module = inside.partition("/")[0].partition(".")[0]
-    return bool(inside) and module not in NEVER_OPTIONAL and Path(file.path).name not in needed_by
+    folders = [os.path.realpath(site) for site in site_folders()]
+    place = next((path[len(site) + 1 :] for site in folders if path.startswith(f"{site}/")), "")
+    module = place.partition("/")[0].partition(".")[0]
+    return place if module not in NEVER_OPTIONAL and Path(file.path).name not in needed_by else ""
 
 
 def is_bundled(path: str) -> bool:

@@ -201,6 +201,17 @@ def rewrite_record(site: Path, digest: str) -> None:
     record.write_text("\n\n".join(lines) + "\n\n")
 
 
+@pytest.mark.parametrize(("name", "status"), [("top_level.txt", "passed"), ("entry_points.txt", "failed")])
+def test_of_a_packages_metadata_only_what_something_goes_by_is_compared(site, name, status):
+    """decord 0.6.0 came with a top_level.txt that its own RECORD contradicts."""
+    install(site, "lib", "1.0", one="x = 1\n")
+    (site / "lib-1.0.dist-info" / name).write_text("lib\n")
+    digest = base64.urlsafe_b64encode(hashlib.sha256(b"other\n").digest()).rstrip(b"=").decode()
+    with (site / "lib-1.0.dist-info/RECORD").open("a") as record:
+        record.write(f"lib-1.0.dist-info/{name},sha256={digest},6\n")
+    assert files.unmodified(expect()).status == status
+
+
 def test_a_stronger_hash_than_sha256_counts_as_well(site):
     install(site, "lib", "1.0", one="x = 1\n")
     strong = base64.urlsafe_b64encode(hashlib.sha512(b"x = 1\n").digest()).rstrip(b"=").decode()

@@ -79,8 +79,8 @@ class Row:
     requirements: Python packages of the row's own, installed after torch, flash-attn and the runtime.
     dockerfile: file beside the matrix file with instructions of the row's own, the last part of its image.
     context: folder beside the matrix file that these instructions copy from, as `own/`.
-    optional_libraries: sonames that plug-ins among the packages ask for, and nothing that the image is for needs: where
-        such a library is missing, the plug-in may stay unloadable (`libtbb.so.12`, for numba's).
+    optional_libraries: files of packages that may be unloadable, as nothing that the image is for loads them: paths in
+        site-packages, with wildcards (`numba/np/ufunc/tbbpool.*.so`).
     content: sha256 over what `files`, `dockerfile` and `context` name; None where they name nothing.
     tags: moving tags that follow this row when it is published.
     required_level: the level at which publishing asks for the certificate.

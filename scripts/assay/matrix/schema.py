@@ -37,7 +37,7 @@ URL = r"^https://\S+\.whl$"
 TAG = r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$"
 ENV_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
 IMAGE_PATH = r"^/[^\s:]+$"
-SONAME = r"^lib[A-Za-z0-9_.+-]+\.so(\.[0-9]+)*$"
+PLUG_IN = r"^[A-Za-z0-9_.-]+/[^\s\\]+$"
 LINE = r"^[^\r\n\x00]*$"
 
 # What a pattern means, for the message to somebody who broke it.
@@ -52,7 +52,7 @@ HINTS = {
     TAG: "an image tag has at most 128 letters, digits, '_', '.' and '-', and does not begin with '.' or '-'",
     ENV_NAME: "an environment variable's name has letters, digits and '_', and does not begin with a digit",
     IMAGE_PATH: "give an absolute path in the image",
-    SONAME: "give a library's name as the loader says it, such as 'libtbb.so.12'",
+    PLUG_IN: "give a package's folder and what lies there, such as 'numba/np/ufunc/tbbpool.*.so'",
     LINE: "a Dockerfile cannot hold a line break in a value; write it on one line",
 }
 
@@ -71,7 +71,7 @@ Url = Annotated[str, _text(URL)]
 Tag = Annotated[str, _text(TAG)]
 EnvName = Annotated[str, _text(ENV_NAME)]
 ImagePath = Annotated[str, _text(IMAGE_PATH)]
-Soname = Annotated[str, _text(SONAME)]
+PlugIn = Annotated[str, _text(PLUG_IN)]
 Line = Annotated[str, _text(LINE)]
 Names = Annotated[list[str], Field(min_length=1)]
 HeadDim = Literal[32, 64, 96, 128, 192, 256]  # file names of flash-attn's kernels: flash_fwd_hdim<N>_*
@@ -179,9 +179,10 @@ class Settings(Table):
         description="Folder beside the matrix file from which `dockerfile` copies, as `own/`: `COPY own/app.py /app/`.",
         json_schema_extra=_forget_null,
     )
-    optional_libraries: list[Soname] = Field(
+    optional_libraries: list[PlugIn] = Field(
         [],
-        description="Libraries that plug-ins of packages ask for and the image does without: `libtbb.so.12` (numba).",
+        description="Files of packages that may be unloadable, as nothing loads them: paths in site-packages, with "
+        "wildcards after the package's name: `numba/np/ufunc/tbbpool.*.so`.",
     )
     tags: list[Tag] = Field([], description="Moving tags that follow the row when it is published.")
     required_level: Literal["image", "gpu"] | None = Field(
