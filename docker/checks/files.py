@@ -29,8 +29,8 @@ CHECKED_HASH = 3
 RUNS = (".py", ".so", ".pth", ".pyd", ".egg-link")
 # What RECORD may name instead of sha256 (wheel specification: sha256 or better).
 ALGORITHMS = ("sha256", "sha384", "sha512")
-# What a package's metadata holds that nothing goes by once it is installed. decord 0.6.0, for one, ships a top_level.txt
-# that is not the one in its own RECORD.
+# What a package's metadata holds that nothing goes by once it is installed. The top_level.txt of decord 0.6.0, for one,
+# is not the one that its own RECORD tells of.
 NOTES = {"top_level.txt", "zip-safe", "INSTALLER", "REQUESTED", "direct_url.json"}
 # virtualenv and uv put these beside the packages; Python or the installer writes them, no wheel.
 OF_THE_ENVIRONMENT = {"_virtualenv.py", "_virtualenv.pth", "distutils-precedence.pth"}
