@@ -61,7 +61,7 @@ class Requirements:
 class Row:
     """One combination of base, CUDA toolkit, torch and flash-attn.
 
-    id: lower-case letters, digits, `.`, `_`, `-`; names the row's folder in the output and its candidate tag.
+    id: lower-case letters and digits, `.`, `_`, `-` between them; names the row's folder in the output and its image.
     what: one line for people.
     base: `debian:bookworm` (bootstrapped from the Debian index where the engine does not hold it) or any image
         reference.

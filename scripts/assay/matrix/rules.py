@@ -14,7 +14,7 @@ from assay.matrix import buildable, own
 from assay.matrix.draft import Draft
 from assay.matrix.locate import TomlPath
 from assay.matrix.rule import Context, Problem, Rule
-from assay.matrix.schema import HINTS, ID, RowFields
+from assay.matrix.schema import HINTS, ID, RowFields, is_id
 from assay.redact import has_userinfo
 from assay.suggest import perhaps
 
@@ -67,7 +67,7 @@ def _names(draft: Draft, row: RowFields, context: Context) -> Iterator[Problem]:
 
 def _id(draft: Draft, row: RowFields, context: Context) -> Iterator[Problem]:
     """Templates may make ids that a folder or a tag cannot have."""
-    if not re.fullmatch(ID, draft.id):
+    if not is_id(draft.id):
         yield ("id",), f"the id cannot be {draft.id!r}: {HINTS[ID]}"
 
 

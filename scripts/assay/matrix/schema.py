@@ -9,6 +9,7 @@ whole must mean. `assay.matrix.row.Row` is what they become.
 from __future__ import annotations
 
 import json
+import re
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, create_model
@@ -23,7 +24,9 @@ from assay.matrix.row import (
     ToolkitSource,
 )
 
-ID = r"^[a-z0-9][a-z0-9._-]{0,62}$"
+# As an image's name may have it, of which it is the last part: separators stand between letters and digits.
+ID = r"^[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*$"
+ID_LENGTH = 63
 # [HOST[:PORT]/]NAME[/NAME...][:TAG][@DIGEST], as `docker pull` takes it.
 IMAGE = (
     r"^([A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]+)?/)?[a-z0-9]+([._-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*"
@@ -42,7 +45,7 @@ LINE = r"^[^\r\n\x00]*$"
 
 # What a pattern means, for the message to somebody who broke it.
 HINTS = {
-    ID: "use lower-case letters, digits, '.', '_' and '-', at most 63 of them, beginning with a letter or digit",
+    ID: f"use lower-case letters and digits, at most {ID_LENGTH} in all, and '.', '_', '__' or '-' only between them",
     IMAGE: "give an image reference such as 'debian:bookworm'; a digest is '@sha256:' and 64 hexadecimal digits",
     PYTHON: "give major and minor version, such as '3.11'",
     VERSION: "give a version of the package index, such as '2.8.3'",
@@ -61,7 +64,7 @@ def _text(pattern: str) -> StringConstraints:
     return StringConstraints(pattern=pattern)
 
 
-Id = Annotated[str, _text(ID)]
+Id = Annotated[str, StringConstraints(pattern=ID, max_length=ID_LENGTH)]
 Image = Annotated[str, _text(IMAGE)]
 Python = Annotated[str, _text(PYTHON)]
 Version = Annotated[str, _text(VERSION)]
@@ -75,6 +78,11 @@ PlugIn = Annotated[str, _text(PLUG_IN)]
 Line = Annotated[str, _text(LINE)]
 Names = Annotated[list[str], Field(min_length=1)]
 HeadDim = Literal[32, 64, 96, 128, 192, 256]  # file names of flash-attn's kernels: flash_fwd_hdim<N>_*
+
+
+def is_id(text: str) -> bool:
+    """Say whether a text can be a row's id."""
+    return len(text) <= ID_LENGTH and re.fullmatch(ID, text) is not None
 
 
 def _forget_null(schema: dict[str, Any]) -> None:
@@ -210,7 +218,7 @@ class RowFields(Settings):
 class RowTable(RowFields):
     """One combination, and what is expected of it."""
 
-    id: Id = Field(description="Names the row's folder in the output and its candidate tag.")
+    id: Id = Field(description="Names the row's folder in the output and its image.")
 
 
 class PublishTable(Table):

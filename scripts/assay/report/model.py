@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any, Literal, get_args
 
 from assay.errors import UsageError
 from assay.findings import Finding, Level, root_failures
-from assay.matrix.schema import ID
+from assay.matrix.schema import is_id
 from assay.suggest import perhaps
 
 SCHEMA = 1
@@ -99,7 +98,7 @@ class RowReport:
         image = _take(raw, "image", dict, NoneType)
         if raw["verdict"] not in get_args(VerdictWord):
             raise ValueError(f"{raw['verdict']!r} is no verdict")
-        if not re.fullmatch(ID, _take(raw, "id", str)):
+        if not is_id(_take(raw, "id", str)):
             raise ValueError(f"{raw['id']!r} is no row's id")  # it names the row's folder
         seconds = _take(raw, "seconds", dict)
         return cls(
