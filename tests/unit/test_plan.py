@@ -59,7 +59,13 @@ def test_every_field_of_a_row_is_shown_somewhere():
     """A field that is added to rows has to be shown, or its way in is missing from this list."""
     # The first columns, the lines below, and a digest that tells a reader nothing.
     elsewhere = {"id", "expect", "because", "what", "content"}
-    by_name = {"gpus": "GPUs", "cuda": "CUDA", "library_path": "library path", "required_level": "publish level"}
+    by_name = {
+        "gpus": "GPUs",
+        "cuda": "CUDA",
+        "library_path": "library path",
+        "optional_libraries": "optional libraries",
+        "required_level": "publish level",
+    }
     names = {by_name.get(one.name, one.name.replace("_", "-")) for one in fields(Row)} - elsewhere
     assert names | {"kernels"} == set(FIELDS)
 

@@ -47,6 +47,7 @@ FIELDS: Mapping[str, Callable[[Row], str]] = {
     "requirements": lambda row: row.requirements.path if row.requirements else "",
     "dockerfile": lambda row: row.dockerfile or "",
     "context": lambda row: row.context or "",
+    "optional libraries": lambda row: ", ".join(row.optional_libraries),
     "GPUs": lambda row: ", ".join(row.gpus),
     "publish level": lambda row: row.required_level.value,
     "tags": lambda row: ", ".join(row.tags),
