@@ -157,13 +157,17 @@ def foreign_link(path: str, inventory: Inventory) -> str | None:
     """Say that a folder is a link out of the site folders to code that no RECORD lists, or None."""
     if not os.path.islink(path):  # noqa: PTH114 - as `os.walk` asks, for thousands of folders
         return None
-    target = os.path.realpath(path)
-    if any(f"{target}/".startswith(f"{os.path.realpath(site)}/") for site in site_folders()):
-        return None  # walked where it lies
-    for folder, _, names in os.walk(target):
+    sites = [f"{os.path.realpath(site)}/" for site in site_folders()]
+    target, seen = os.path.realpath(path), set()
+    for folder, folders, names in os.walk(target, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen or any(f"{real}/".startswith(site) for site in sites):
+            folders.clear()  # walked already, or where it lies
+            continue
+        seen.add(real)
         for name in names:
-            if runs(name) and os.path.realpath(f"{folder}/{name}") not in inventory.files:
-                return f"{path} is a link to {target}, and {folder}/{name} is in no wheel's RECORD"
+            if runs(name) and os.path.realpath(f"{real}/{name}") not in inventory.files:
+                return f"{path} is a link to {target}, and {real}/{name} is in no wheel's RECORD"
     return None
 
 
@@ -227,4 +231,7 @@ def _recorded(text: str) -> tuple[str, str] | None:
     algorithm, _, value = text.partition("=")
     if algorithm not in ALGORITHMS:
         return None
-    return algorithm, base64.urlsafe_b64decode(value + "=" * (-len(value) % 4)).hex()
+    try:
+        return algorithm, base64.urlsafe_b64decode(value + "=" * (-len(value) % 4)).hex()
+    except ValueError:  # no base64
+        return None

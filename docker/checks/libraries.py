@@ -97,7 +97,8 @@ def resolved(expect: Expect) -> Answer:
             continue
         place = place_of_plug_in(file, needed_by)
         if place and any(fnmatch.fnmatchcase(place, pattern) for pattern in expect["optional_libraries"]):
-            unloadable[place] = ", ".join(sorted(set(found.missing) & set(file.needed))) or lines[0]
+            gone = sorted(set(found.missing) & set(file.needed) - OF_THE_DRIVER.keys())
+            unloadable[place] = f"no {', '.join(gone)}" if gone else lines[0]
             continue
         problems.update(dict.fromkeys(lines))
         if place:
@@ -106,7 +107,7 @@ def resolved(expect: Expect) -> Answer:
     if plugins:
         without += f"; plug-ins for a cluster, which is not here: {', '.join(sorted(plugins))}"
     if unloadable:
-        told_of = [f"{place} (no {lacks})" for place, lacks in sorted(unloadable.items())]
+        told_of = [f"{place} ({why})" for place, why in sorted(unloadable.items())]
         without += f"; unloadable, as the row lets them be: {', '.join(told_of[:FEW])}"
         without += f" and {len(told_of) - FEW} more" if len(told_of) > FEW else ""
     measured = f"{len(files)} ELF files{without}"
@@ -146,15 +147,17 @@ def elf_files(folders: Iterable[Path]) -> tuple[list[elf.Elf], list[str]]:
 
 
 def place_of_plug_in(file: elf.Elf, needed_by: dict[str, list[str]]) -> str:
-    """Return where a library lies in its site folder, if a row may do without it: one that no other library needs.
+    """Return where a library lies in its site folder, if a row may do without it: in a package, and needed by no other.
 
     Nothing for all others. What torch and flash-attn are made of has to be loadable, whatever else a row does without.
+    A module that lies beside the packages is none's plug-in, and the matrix takes no name for it.
     """
     path = os.path.realpath(file.path)
     folders = [os.path.realpath(site) for site in site_folders()]
     place = next((path[len(site) + 1 :] for site in folders if path.startswith(f"{site}/")), "")
     module = place.partition("/")[0].partition(".")[0]
-    return place if module not in NEVER_OPTIONAL and Path(file.path).name not in needed_by else ""
+    dispensable = "/" in place and module not in NEVER_OPTIONAL and Path(file.path).name not in needed_by
+    return place if dispensable else ""
 
 
 def is_bundled(path: str) -> bool:

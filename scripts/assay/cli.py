@@ -73,8 +73,11 @@ def parser(selected: str | None = None) -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. Returns the exit code; every failure that a user can act on is one message, no traceback."""
-    with outliving_their_readers():
-        return _main(list(sys.argv[1:] if arguments is None else arguments))
+    try:
+        with outliving_their_readers():
+            return _main(list(sys.argv[1:] if arguments is None else arguments))
+    except OSError as error:  # of the last words, which wait to be written until there is nothing else to do
+        return _trouble(error)
 
 
 def _main(argv: list[str]) -> int:
@@ -101,11 +104,16 @@ def _main(argv: list[str]) -> int:
         )
         return int(ExitCode.INTERRUPTED)
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"assay: {where}{error.strerror or error}; mend that, and run it again", file=sys.stderr)
-        return int(ExitCode.INCONCLUSIVE)
+        return _trouble(error)
     except Exception:
         # Python's own exit code for this, 1, would say that a row came out otherwise than expected.
         traceback.print_exc()
         print("assay: that is a defect of assay; please report the lines above", file=sys.stderr)
         return int(ExitCode.INCONCLUSIVE)
+
+
+def _trouble(error: OSError) -> int:
+    """Say what the machine refused, and return the exit code for it."""
+    where = f"{error.filename}: " if error.filename else ""
+    print(f"assay: {where}{error.strerror or error}; mend that, and run it again", file=sys.stderr)
+    return int(ExitCode.INCONCLUSIVE)

@@ -53,23 +53,31 @@ def pip_settings(env: Mapping[str, str], root: Path) -> dict[str, str]:
 def uv_settings(env: Mapping[str, str], root: Path) -> dict[str, str]:
     """Return uv's index settings: `index`, `extra`, `find-links`, `insecure`, lists joined by blanks.
 
-    As uv merges them: of one default index the nearest counts (variable, user's file, site's file), lists of both files
-    are joined, and a variable replaces what the files say. Raises IngredientError when one of the files cannot be read.
+    As uv merges them: of one default index the nearest counts (variable, user's file, site's file); lists of all
+    variables and of both files are joined, the nearest first. Raises IngredientError when one of the files cannot be
+    read.
     """
-    found = [_uv_file(file) for file in _uv_files(env, root)]
+    found = [_uv_variables(env), *map(_uv_file, _uv_files(env, root))]
     settings = {name: " ".join(filter(None, (one[name] for one in found))) for name in _UV_VARIABLES}
     settings["index"] = next(filter(None, (one["index"] for one in found)), "")
-    for name, candidates in _UV_VARIABLES.items():
-        if value := next((env[key] for key in candidates if env.get(key)), None):
-            # An index may carry a name, `name=https://...`; only the address matters here.
-            words = (word.partition("=")[2] if "=http" in word else word for word in value.split())
-            settings[name] = " ".join(words)
+    return settings
+
+
+def _uv_variables(env: Mapping[str, str]) -> dict[str, str]:
+    """Return what the environment says of indexes."""
+    settings = {}
+    for name, variables in _UV_VARIABLES.items():
+        # uv parts find-links at commas, as their paths may hold blanks, and all else at blanks.
+        values = [env.get(key, "").replace(",", " ") if name == "find-links" else env.get(key, "") for key in variables]
+        # An index may carry a name, `name=https://...`; only the address matters here.
+        words = [word.partition("=")[2] if "=http" in word else word for word in " ".join(values).split()]
+        settings[name] = " ".join(words[:1] if name == "index" else words)
     return settings
 
 
 def _uv_files(env: Mapping[str, str], root: Path) -> list[Path]:
     """Return uv's settings files, the nearest first; one that is named has to be there."""
-    if env.get("UV_NO_CONFIG", "").lower() in ("1", "true", "yes", "on"):
+    if env.get("UV_NO_CONFIG", "").lower() in ("1", "true", "t", "yes", "y", "on"):
         return []
     if chosen := env.get("UV_CONFIG_FILE"):
         return [Path(chosen)]

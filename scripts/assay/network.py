@@ -138,7 +138,7 @@ class NetworkSettings:
             variables |= {"PIP_EXTRA_INDEX_URL": joined, "UV_INDEX": joined}
         if self.find_links:
             variables["PIP_FIND_LINKS"] = " ".join(self.find_links)
-            variables["UV_FIND_LINKS"] = " ".join(self.find_links)
+            variables["UV_FIND_LINKS"] = ",".join(self.find_links)  # the one list that uv parts at commas
         if self.insecure_hosts:
             variables["PIP_TRUSTED_HOST"] = " ".join(self.insecure_hosts)
             variables["UV_INSECURE_HOST"] = " ".join(self.insecure_hosts)

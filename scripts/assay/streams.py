@@ -17,48 +17,55 @@ from typing import Any, TextIO, cast
 
 @contextlib.contextmanager
 def outliving_their_readers() -> Iterator[None]:
-    """Let writing to either stream fail for want of a reader, and drop what is written from then on."""
+    """Let writing to either stream fail for want of a reader, and drop what is written from then on.
+
+    Raises OSError, once, where standard output cannot be written to for another reason, such as a disk that is full.
+    Of standard error, where that would be told, nothing is raised.
+    """
     before = sys.stdout, sys.stderr
     if isinstance(sys.stdout, io.TextIOWrapper):
         # Evidence and file names hold what this terminal's encoding may not; stderr escapes that by itself.
         sys.stdout.reconfigure(errors="replace")
-    sys.stdout, sys.stderr = (_outliving(stream) for stream in before)
+    out, err = _outliving(sys.stdout, BrokenPipeError), _outliving(sys.stderr, OSError)
+    sys.stdout, sys.stderr = out, err
     try:
         yield
     finally:
-        for stream in (sys.stdout, sys.stderr):
+        sys.stdout, sys.stderr = before
+        for stream in (err, out):
             if stream is not None:
                 stream.flush()  # here, where it may fail: at the very end Python would exit with 120
-        sys.stdout, sys.stderr = before
 
 
-def _outliving(stream: TextIO) -> TextIO:
+def _outliving(stream: TextIO, forgiven: type[OSError]) -> TextIO:
     """Return the stream wrapped; None, which it is where it was closed before Python began, as it is."""
-    return stream and cast(TextIO, _Outliving(stream))
+    return stream and cast(TextIO, _Outliving(stream, forgiven))
 
 
 class _Outliving:
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+    def __init__(self, stream: TextIO, forgiven: type[OSError]) -> None:
+        self._stream, self._forgiven = stream, forgiven
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        try:
-            return self._stream.write(text)
-        except BrokenPipeError:
-            self._give_up()
-            return len(text)
+        with self._giving_up():
+            self._stream.write(text)
+        return len(text)
 
     def flush(self) -> None:
-        try:
+        with self._giving_up():
             self._stream.flush()
-        except BrokenPipeError:
-            self._give_up()
 
-    def _give_up(self) -> None:
-        """Lead the stream nowhere: it would try again to write what it still holds, and break again."""
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, self._stream.fileno())
-        os.close(nowhere)
+    @contextlib.contextmanager
+    def _giving_up(self) -> Iterator[None]:
+        """Lead a stream that fails nowhere: it would try again to write what it still holds, and fail again."""
+        try:
+            yield
+        except OSError as error:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)
+            if not isinstance(error, self._forgiven):
+                raise OSError(error.errno, error.strerror, "standard output") from error

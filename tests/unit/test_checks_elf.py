@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import resource
 import signal
 import struct
@@ -14,6 +15,8 @@ import pytest
 from checks_package import family
 from elftools.elf.dynamic import DynamicSection
 from elftools.elf.elffile import ELFFile
+
+from assay.matrix.schema import PLUG_IN
 
 elf, loader, libraries = family("elf"), family("loader"), family("libraries")
 PYTHON = Path(sys.executable).resolve()
@@ -275,7 +278,7 @@ def test_a_row_that_calls_the_plug_in_optional_lets_it_be_unloadable_and_nothing
     answer = libraries.resolved({"optional_libraries": ["lib/plug*", "lib/unheard.so"]})
     assert (answer.status, answer.evidence) == ("passed", "")
     assert "unloadable, as the row lets them be: lib/plugin.so (no libgone.so.1)" in answer.measured
-    assert answer.data["unloadable"] == {"lib/plugin.so": "libgone.so.1"}
+    assert answer.data["unloadable"] == {"lib/plugin.so": "no libgone.so.1"}
     (with_plug_in.parents[1] / "lib.libs/libinner.so.1").unlink()
     answer = libraries.resolved({"optional_libraries": ["lib/plugin.so"]})
     assert answer.status == "failed"
@@ -293,6 +296,27 @@ def test_of_torch_and_flash_attn_nothing_is_optional(with_plug_in, module):
     assert answer.status == "failed"
     assert "libgone.so.1" in answer.evidence
     assert "optional-libraries" not in answer.evidence
+
+
+def test_a_module_beside_the_packages_is_no_plug_in_and_the_matrix_takes_no_name_for_it(with_plug_in):
+    module = with_plug_in.rename(with_plug_in.parents[1] / "_extension.cpython-311-x86_64-linux-gnu.so")
+    assert not re.fullmatch(PLUG_IN, module.name)
+    answer = libraries.resolved({"optional_libraries": ["*"]})
+    assert answer.status == "failed"
+    assert "libgone.so.1" in answer.evidence
+    assert "optional-libraries" not in answer.evidence
+
+
+def test_a_plug_in_that_lacks_a_symbol_is_told_with_it(repaired, compiled):
+    compile_one = compiled[2]
+    plug_in = compile_one(
+        "plugin.so", "int gone(void); int plug(void) { return gone(); }", "-Wl,--allow-shlib-undefined"
+    )
+    place = plug_in.rename(repaired / "lib" / plug_in.name)
+    answer = libraries.resolved({"optional_libraries": ["lib/plugin.so"]})
+    assert answer.status == "passed"
+    assert answer.data["unloadable"] == {"lib/plugin.so": f"{place}: undefined symbol: gone"}
+    assert f"lets them be: lib/plugin.so ({place}: undefined symbol: gone);" in answer.measured
 
 
 def test_what_another_library_needs_is_no_plug_in(with_plug_in, compiled):

@@ -192,6 +192,23 @@ def test_a_link_to_code_elsewhere_is_named_and_one_to_data_is_not(site, tmp_path
     )
 
 
+def test_a_link_behind_a_link_is_followed_and_one_in_a_circle_ends(site, tmp_path):
+    install(site, "lib", "1.0", one="x = 1\n")
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "first/again").symlink_to(tmp_path / "first")
+    (tmp_path / "first/back").symlink_to(site)
+    (tmp_path / "first/on").symlink_to(tmp_path / "second")
+    (site / "other").symlink_to(tmp_path / "first")
+    assert files.unmodified(expect()).status == "passed"
+    (tmp_path / "second/code.py").write_text("")
+    answer = files.unmodified(expect())
+    assert answer.status == "failed"
+    assert answer.evidence == (
+        f"{site}/other is a link to {tmp_path}/first, and {tmp_path}/second/code.py is in no wheel's RECORD"
+    )
+
+
 def rewrite_record(site: Path, digest: str) -> None:
     """Give lib/one.py another hash in the RECORD of lib 1.0, and the RECORD an empty line."""
     record = site / "lib-1.0.dist-info/RECORD"
@@ -223,7 +240,7 @@ def test_a_stronger_hash_than_sha256_counts_as_well(site):
     assert "lib/one.py is not the file that lib 1.0 brought: sha512 " in answer.evidence
 
 
-@pytest.mark.parametrize("digest", ["", "md5=CY9rzUYh03PK3k6DJie09g"])
+@pytest.mark.parametrize("digest", ["", "md5=CY9rzUYh03PK3k6DJie09g", "sha256=x", "sha256=\N{SNOWMAN}"])
 def test_code_whose_record_names_no_hash_to_rely_on_is_named(site, digest):
     install(site, "lib", "1.0", one="x = 1\n")
     rewrite_record(site, digest)

@@ -149,7 +149,8 @@ def _assay(*arguments: str | Path, **environment: str) -> subprocess.Popen[bytes
     """Start the command with both streams piped."""
     return subprocess.Popen(
         [sys.executable, "-m", "assay", *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": str(ROOT / "scripts"), **environment},
+        # Empty is as if it were unset: what is written waits in a buffer then, and fails at the very end.
+        env={**os.environ, "PYTHONPATH": str(ROOT / "scripts"), "PYTHONUNBUFFERED": "", **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
@@ -184,6 +185,26 @@ def test_a_command_does_all_of_its_work_when_nobody_reads_what_it_says(tmp_path:
     run.stderr.close()
     assert run.wait(120) == ExitCode.AS_EXPECTED
     assert len(list(tmp_path.glob("*/Dockerfile"))) == 6
+
+
+@pytest.mark.parametrize(
+    ("command", "unbuffered"), [("--version", ""), ("report --out {folder}", ""), ("report --out {folder}", "1")]
+)
+def test_a_full_disk_behind_the_output_is_told_in_one_line(command: str, unbuffered: str, tmp_path: Path) -> None:
+    """`assay report > FILE`: neither a traceback, nor an exit code that says something of the rows."""
+    write(REPORT, tmp_path)
+    words = [sys.executable, "-m", "assay", *command.format(folder=tmp_path).split()]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "scripts"), "PYTHONUNBUFFERED": unbuffered}
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            words, env=environment, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False
+        )
+        assert done.stderr == "assay: standard output: No space left on device; mend that, and run it again\n"
+        assert done.returncode == ExitCode.INCONCLUSIVE
+        silent = subprocess.run(
+            [*words[:3], "plan", "--no-such"], env=environment, stderr=full, timeout=60, check=False
+        )
+        assert silent.returncode == ExitCode.USAGE
 
 
 def test_no_encoding_of_the_terminal_keeps_a_report_from_being_shown(tmp_path: Path) -> None:

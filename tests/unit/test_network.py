@@ -80,7 +80,7 @@ def test_indexes_of_uv_come_before_those_of_pip(root: Path) -> None:
     assert found.index == "https://uv.invalid/simple"
     assert found.extra_indexes == ("https://more.invalid/simple",)
     named = settings(root, UV_INDEX="mine=https://named.invalid/simple")
-    assert named.extra_indexes == ("https://named.invalid/simple",)
+    assert named.extra_indexes == ("https://named.invalid/simple", "https://more.invalid/simple")
 
 
 def test_both_files_of_uv_count_and_the_users_goes_before_the_sites(root: Path) -> None:
@@ -96,6 +96,32 @@ def test_both_files_of_uv_count_and_the_users_goes_before_the_sites(root: Path) 
     assert found.index == "https://site.invalid/simple"
     assert found.extra_indexes == ("https://user-more.invalid/simple", "https://site-more.invalid/simple")
     assert found.insecure_hosts == ("site.invalid",)
+
+
+def test_what_is_set_for_uv_is_read_and_handed_on_as_uv_itself_reads_it(root: Path) -> None:
+    """As uv 0.13 shows with `--emit-index-url --emit-find-links`: lists of variables and files are joined."""
+    (root / "home/.config/uv/uv.toml").write_text(
+        'index-url = "https://file.invalid/simple"\nextra-index-url = ["https://file-more.invalid/simple"]\n'
+        'find-links = ["https://file-links.invalid/"]\nallow-insecure-host = ["file.invalid"]\n'
+    )
+    found = settings(
+        root,
+        UV_DEFAULT_INDEX="https://env.invalid/simple",
+        UV_INDEX="named=https://a.invalid/simple https://b.invalid/simple",
+        UV_EXTRA_INDEX_URL="https://c.invalid/simple",
+        UV_FIND_LINKS="https://d.invalid/,https://e.invalid/",
+        UV_INSECURE_HOST="env.invalid",
+    )
+    assert found.index == "https://env.invalid/simple"
+    assert found.extra_indexes == (
+        *(f"https://{name}.invalid/simple" for name in "abc"),
+        "https://file-more.invalid/simple",
+    )
+    assert found.find_links == ("https://d.invalid/", "https://e.invalid/", "https://file-links.invalid/")
+    assert found.insecure_hosts == ("env.invalid", "file.invalid")
+    assert found.index_variables()["UV_FIND_LINKS"] == ",".join(found.find_links)
+    assert found.index_variables()["PIP_FIND_LINKS"] == " ".join(found.find_links)
+    assert settings(root, UV_NO_CONFIG="y") == NetworkSettings()
 
 
 def test_a_file_that_is_named_to_uv_is_its_only_one(root: Path) -> None:
