@@ -20,7 +20,7 @@ from assay.verify import REVOCATION, Trust, examine
 def revoke(
     registry: Registry, reference: Reference, reason: str, key: SigningKey | None, now: datetime | None = None
 ) -> Reference:
-    """Say of an image, by digest, that no certificate that it has now holds any longer; return the pinned reference.
+    """Say of an image that none of its certificates by this key holds any longer; return the reference with its digest.
 
     Certificates stay where they are, as does the image: what was said once remains on record, with what is said now.
     Raises CertificateError when the registry has no such image, or when the revocation is not seen afterwards.

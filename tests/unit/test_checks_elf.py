@@ -16,6 +16,7 @@ from checks_package import family
 from elftools.elf.dynamic import DynamicSection
 from elftools.elf.elffile import ELFFile
 
+from assay.matrix import rules
 from assay.matrix.schema import PLUG_IN
 
 elf, loader, libraries = family("elf"), family("loader"), family("libraries")
@@ -283,6 +284,10 @@ def test_a_row_that_calls_the_plug_in_optional_lets_it_be_unloadable_and_nothing
     answer = libraries.resolved({"optional_libraries": ["lib/plugin.so"]})
     assert answer.status == "failed"
     assert "libgone" not in answer.evidence
+
+
+def test_the_matrix_and_the_check_agree_on_what_is_never_optional():
+    assert rules.NEVER_OPTIONAL == libraries.NEVER_OPTIONAL
 
 
 @pytest.mark.parametrize("module", ["torch", "flash_attn_2_cuda.cpython-311-x86_64-linux-gnu.so"])

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import pwd
 import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from checks_package import FOLDER, family
@@ -354,7 +354,6 @@ def optimised(expect):
     ("variables", "base"),
     [
         ({"ASSAY_HOME": "/app"}, "/app/.local"),
-        ({"ASSAY_HOME": ""}, f"{pwd.getpwuid(os.getuid()).pw_dir}/.local"),
         ({"ASSAY_HOME": "/app", "PYTHONUSERBASE": "/opt/own"}, "/opt/own"),
     ],
 )
@@ -367,6 +366,13 @@ def base(expect):
     return passed("", os.environ["PYTHONUSERBASE"], told=os.environ.get("ASSAY_HOME"))
 """)
     assert (findings["a.base"]["measured"], findings["a.base"]["data"]["told"]) == (base, None)
+
+
+def test_where_the_image_sets_no_home_its_users_own_counts(monkeypatch):
+    runner = family("runner")
+    monkeypatch.setattr(runner.pwd, "getpwuid", lambda uid: SimpleNamespace(pw_dir=f"/home/of-{uid}"))
+    monkeypatch.delenv("PYTHONUSERBASE", raising=False)
+    assert runner.user_base("") == {"PYTHONUSERBASE": f"/home/of-{os.getuid()}/.local"}
 
 
 def test_a_user_without_a_name_has_the_home_that_the_engine_gives(monkeypatch):

@@ -48,6 +48,11 @@ def problems(tmp_path):
         (ROW + "cuda = 12.1", "4: row 'a': 'cuda' must be a string, but is a number; write it in quotes: \"12.1\""),
         (ROW + "gpus = 'A100'", "4: row 'a': 'gpus' must be an array, but is a string"),
         (ROW + "gpus = []", "4: row 'a': 'gpus' is empty; give at least one value, or leave the key out"),
+        (
+            ROW + "optional-libraries = ['numba/*', 'torch/lib/*']",
+            "row 'a': 'torch/lib/*' is of torch, of which every",
+        ),
+        (ROW + "optional-libraries = ['*.so']", "4: row 'a': 'optional-libraries' cannot be '*.so': give a package's"),
         (ROW + "flash-attn.archs = ['8.0']", "4: row 'a': 'archs' cannot be '8.0': write an architecture as CUDA does"),
         (ROW + "gpus = [1]", "4: row 'a': 'gpus' must be a string, but is an integer"),
         (ROW + 'what = "a\\nb"', "4: row 'a': 'what' cannot be 'a\\nb': a Dockerfile cannot hold a line break"),

@@ -108,6 +108,7 @@ def for_all_to_read(checks: Path, beside: Path) -> Iterator[Path]:
     container without capabilities.
     """
     with tempfile.TemporaryDirectory(dir=beside, prefix=".checks.") as scratch:
+        Path(scratch).chmod(0o755)  # an engine with user namespaces goes there as another user
         copy = Path(scratch, "checks")
         shutil.copytree(checks, copy, ignore=shutil.ignore_patterns("__pycache__"), copy_function=shutil.copyfile)
         for path in (copy, *copy.rglob("*")):

@@ -21,6 +21,9 @@ from assay.suggest import perhaps
 # The parts of an image whose building can fail, in the order in which they are stacked.
 PARTS = ("base", "python", "torch", "flash-attn", "runtime", "requirements", "toolkit", "files", "own")
 
+# Packages whose libraries have to be loadable, as `docker/checks/libraries.py` has them.
+NEVER_OPTIONAL = frozenset({"torch", "functorch", "flash_attn", "flash_attn_2_cuda", "nvidia", "triton"})
+
 # Reasons that can never come true: (check id or prefix ending in ".", when, why).
 IMPOSSIBLE: tuple[tuple[str, Callable[[RowFields], bool], str], ...] = (
     ("sample.", lambda row: row.runtime == "none", 'runtime = "none" leaves out what draws the sample'),
@@ -105,6 +108,17 @@ def _files(draft: Draft, row: RowFields, context: Context) -> Iterator[Problem]:
             yield ("files", target), why
 
 
+def _optional_libraries(draft: Draft, row: RowFields, context: Context) -> Iterator[Problem]:
+    """What `libraries.resolved` never lets be unloadable is not called optional in vain."""
+    for index, place in enumerate(row.optional_libraries):
+        package = place.partition("/")[0]
+        if package in NEVER_OPTIONAL:
+            yield (
+                ("optional-libraries", index),
+                f"{place!r} is of {package}, of which every library has to be loadable: leave it out",
+            )
+
+
 def _expectation(draft: Draft, row: RowFields, context: Context) -> Iterator[Problem]:
     """A row says what is expected; only a rejection has reasons, and it has at least one."""
     if context.refused(draft, "expect", "because"):
@@ -166,6 +180,7 @@ RULES: tuple[Rule, ...] = (
     _toolkit,
     _flash_attn,
     _files,
+    _optional_libraries,
     own.packages,
     own.instructions,
     *buildable.RULES,

@@ -118,7 +118,7 @@ class Transport:
                     headers=dict(headers or {}),
                     auth=authorization,
                     timeout=TIMEOUT,
-                    verify=self._verify,
+                    verify=self._verify if ours else True,
                 )
             except requests.exceptions.SSLError as error:  # no pause mends this
                 raise RegistryError(self._untrusted(error)) from error
@@ -171,7 +171,9 @@ class Transport:
             raise RegistryError(f"{self.host} wants credentials sent to {challenge.realm!r} without TLS: refused")
         request = self._session.prepare_request(token_request(challenge, scope, credentials))
         # `send` alone would know nothing of REQUESTS_CA_BUNDLE.
-        settings = self._session.merge_environment_settings(request.url, {}, None, self._verify, None)
+        # The registry's own authority is not that of a token service elsewhere.
+        verify = self._verify if urlsplit(challenge.realm).netloc == self.host else True
+        settings = self._session.merge_environment_settings(request.url, {}, None, verify, None)
         attempt = 1
         while True:
             try:
