@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import shlex
 import subprocess
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import workflow_steps
 from wheel_factory import wheel
+from workflow_steps import NAMES
 
 from assay import cli, wheels
 from assay.commands import plan
@@ -25,7 +24,6 @@ from assay.matrix.row import Row
 from assay.network import NetworkSettings
 from assay.report import Report, RowReport, write
 
-NAMES = ("ci.yml", "build-matrix.yml")
 PLAN = 'plan="$(nox -R -s plan -- --format github | grep \'^{\')"\necho "matrix=$plan" >> "$GITHUB_OUTPUT"'
 MERGE = "nox -R -s report -- --merge reports/*/"
 SUMMARY = 'python3 .github/summary.py build/report.json >> "$GITHUB_STEP_SUMMARY"'
@@ -58,7 +56,7 @@ SESSIONS_WITH_RUNS_OF_THEIR_OWN = {
 NOT_OFF_GITHUB = {"sudo rm -rf", "--require-hashes", "cosign sign --yes"}
 """Removes what belongs to the runner; needs a package index; needs the identity that GitHub gives a workflow."""
 INSTALL = ".github/install.sh "
-"""Needs a package index, too; its way of failing is tested here."""
+"""Needs a package index, too; see test_workflow_installs.py."""
 
 
 def test_every_run_line_is_accounted_for() -> None:
@@ -169,67 +167,6 @@ def test_only_the_default_branch_publishes_not_a_tag_of_its_name() -> None:
     assert "ref_name" not in job
 
 
-def test_the_job_with_the_key_installs_nothing_that_is_not_pinned() -> None:
-    job = workflow_steps.jobs("build-matrix.yml")["publish"]
-    text = "\n".join(workflow_steps.values(job, "run"))
-    installs = [shlex.split(line) for line in text.splitlines() if " install " in line]
-    assert len(installs) == 2
-    requirements, assay = installs
-    assert {"--require-hashes", "--no-deps", "--only-binary"} <= set(requirements)
-    assert (workflow_steps.ROOT / requirements[requirements.index("-r") + 1]).is_file()
-    assert {"--no-index", "--no-deps", "--no-build-isolation"} <= set(assay)
-    assert not re.search(r"\bnox\b(?! -s lock)", text), "a session would install what its ranges allow"
-
-
-INSTALLERS = re.compile(r"\b(?:pip|pipx|uv|uvx|apt-get|apt|npm|npx|curl|wget|go)\b")
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_every_other_job_installs_by_one_script_and_runs_what_that_has_prepared(name: str) -> None:
-    """A session that is not prepared would make its own environment, of whatever its ranges allow that day."""
-    for job, text in workflow_steps.jobs(name).items():
-        if job == "publish":
-            continue
-        runs = workflow_steps.values(text, "run")
-        assert not [line for line in runs if INSTALLERS.search(line)], job
-        (install,) = [line for line in runs if line.startswith(INSTALL)]
-        prepared = shlex.split(install)[1:]
-        sessions = [words for line in runs for words in re.findall(r"\bnox\b ([^\n]*)", line)]
-        assert sessions, job
-        for words in sessions:
-            assert words.split()[:2] == ["-R", "-s"], f"{job}: nox {words}"
-            assert words.split()[2] in prepared, f"{job}: nox {words}"
-
-
-def test_the_script_that_installs_takes_nothing_without_its_hash() -> None:
-    script = (workflow_steps.ROOT / INSTALL.strip()).read_text(encoding="utf-8").replace("\\\n", "")
-    commands = [line for line in script.splitlines() if not line.startswith("#")]
-    fetching = [line for line in commands if INSTALLERS.search(line.partition("echo")[0]) and "-m pip" in line]
-    download, nox = fetching
-    assert {"download", "--require-hashes", "--no-deps", "--only-binary"} <= set(shlex.split(download))
-    lock = shlex.split(download)[shlex.split(download).index("--requirement") + 1]
-    assert (workflow_steps.ROOT / lock).is_file()
-    # Everything after it has no index to ask.
-    offline = next(number for number, line in enumerate(commands) if "export PIP_NO_INDEX=1 PIP_FIND_LINKS=" in line)
-    assert commands.index(download) < offline < commands.index(nox)
-    assert offline < next(number for number, line in enumerate(commands) if "nox --install-only" in line)
-    assert "uv" not in script.split()
-
-
-def test_the_script_that_installs_says_what_a_runner_lacks(tmp_path: Path) -> None:
-    tools = tmp_path / "tools"
-    tools.mkdir()
-    (tools / "python3").write_text("#!/bin/sh\nexit 1\n")  # as one without the module `ensurepip`
-    (tools / "python3").chmod(0o755)
-    environment = {"RUNNER_TEMP": str(tmp_path), "GITHUB_PATH": str(tmp_path / "path")}
-    done = workflow_steps.run(f"{INSTALL}plan", tools=tools, environment=environment)
-    assert done.returncode == 1
-    assert f"::error::{tools}/python3: this runner needs Python 3.10" in done.stdout
-    assert "apt-get install python3-venv" in done.stdout
-    assert not (tmp_path / "path").exists()
-    assert workflow_steps.run(INSTALL, tools=tools, environment=environment).returncode == 2
-
-
 def test_publishing_from_another_branch_is_refused_at_once(tmp_path: Path) -> None:
     """The job that publishes would only be skipped, hours later and without a word."""
     jobs = workflow_steps.jobs("build-matrix.yml")
@@ -253,65 +190,6 @@ def test_images_travel_only_where_they_are_to_be_published() -> None:
     (path,) = workflow_steps.values(steps[1], "path")
     saved = workflow_steps.values(steps[0], "run")[0].rpartition(" ")[2]
     assert path.replace("${{ runner.temp }}", "$RUNNER_TEMP") == saved.strip('"')
-
-
-def carrier() -> ModuleType:
-    """The program that carries images from job to job; tests/registry runs it with a real engine."""
-    spec = importlib.util.spec_from_file_location("images", workflow_steps.ROOT / ".github" / "images.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_images_of_two_kinds_of_engine_are_refused_before_any_is_loaded(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """In an engine of the other kind they would have other ids than those that were certified."""
-    for row, store in {"image-a": "classic", "image-b": "containerd"}.items():
-        (tmp_path / row).mkdir()
-        (tmp_path / row / "image.tar.gz").touch()
-        (tmp_path / row / "store").write_text(f"{store}\n")
-    assert carrier().main(["load", str(tmp_path)]) == 1
-    said = capsys.readouterr().out
-    assert said.startswith("::error::these images come from engines that keep images in two ways ")
-    assert "(image-a: classic, image-b: containerd)" in said
-    assert '{"features": {"containerd-snapshotter": ...}} in /etc/docker/daemon.json' in said
-    assert len(list(tmp_path.rglob("*.tar.gz"))) == 2
-
-
-def test_no_image_at_all_is_told_and_so_is_a_wrong_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert carrier().main(["load", str(tmp_path)]) == 1
-    assert capsys.readouterr().out.startswith(f"::error::no image in {tmp_path}: the artefacts are gone, or ")
-    assert carrier().main(["load"]) == 2
-    assert "images.py save NAME FOLDER" in capsys.readouterr().err
-
-
-def test_what_carrying_images_lacks_or_fails_at_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "image-a").mkdir()
-    (tmp_path / "image-a" / "image.tar.gz").touch()
-    assert carrier().main(["load", str(tmp_path)]) == 1
-    assert f"::error::{tmp_path}/image-a/store is not there, and" in capsys.readouterr().out
-    (tmp_path / "image-a" / "store").write_text("classic\n")
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert carrier().main(["load", str(tmp_path)]) == 1
-    assert capsys.readouterr().out.startswith("::error::docker is not there, and ")
-    (tmp_path / "docker").write_text("#!/bin/sh\necho no engine >&2\nexit 1\n")
-    (tmp_path / "docker").chmod(0o755)
-    assert carrier().main(["load", str(tmp_path)]) == 1
-    assert capsys.readouterr().out == "::error::`docker info --format {{json .DriverStatus}}` failed: see above\n"
-
-
-@pytest.mark.parametrize(("store", "switch"), [("containerd", True), ("classic", False)])
-def test_an_engine_gets_the_other_image_store_and_keeps_its_other_settings(store: str, switch: bool) -> None:
-    images = carrier()
-    assert json.loads(images.configured("", store)) == {"features": {"containerd-snapshotter": switch}}
-    before = {"registry-mirrors": ["https://mirror.invalid"], "features": {"cdi": True, "containerd-snapshotter": None}}
-    after = json.loads(images.configured(json.dumps(before), store))
-    assert after == {**before, "features": {"cdi": True, "containerd-snapshotter": switch}}
 
 
 @pytest.mark.parametrize("name", NAMES)

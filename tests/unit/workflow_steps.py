@@ -17,6 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 WORKFLOWS = ROOT / ".github" / "workflows"
+NAMES = ("ci.yml", "build-matrix.yml")
 
 STAND_IN = """\
 #!{python}
