@@ -27,7 +27,7 @@ def pip_settings(env: Mapping[str, str], root: Path) -> dict[str, str]:
     """
     home = Path(env.get("HOME", "/nonexistent"))
     config_home = Path(env.get("XDG_CONFIG_HOME") or home / ".config")
-    files = [root / "etc/xdg/pip/pip.conf", root / "etc/pip.conf"]
+    files = [*(folder / "pip/pip.conf" for folder in _site_folders(env, root)), root / "etc/pip.conf"]
     files += [home / ".pip/pip.conf", config_home / "pip/pip.conf"]
     if chosen := env.get("PIP_CONFIG_FILE"):
         # pip's own rule: os.devnull here switches all files off.
@@ -83,7 +83,17 @@ def _uv_files(env: Mapping[str, str], root: Path) -> list[Path]:
         return [Path(chosen)]
     home = Path(env.get("HOME", "/nonexistent"))
     config_home = Path(env.get("XDG_CONFIG_HOME") or home / ".config")
-    return [file for file in (config_home / "uv/uv.toml", root / "etc/uv/uv.toml") if file.is_file()]
+    users = config_home / "uv/uv.toml"
+    sites = [*(folder / "uv/uv.toml" for folder in _site_folders(env, root)), root / "etc/uv/uv.toml"]
+    # Of several files for the whole site, uv takes the first alone.
+    first = next((file for file in sites if file.is_file()), None)
+    return [file for file in (users, first) if file and file.is_file()]
+
+
+def _site_folders(env: Mapping[str, str], root: Path) -> list[Path]:
+    """Return the folders of settings for the whole machine, as the XDG base directory specification names them."""
+    named = [folder for folder in env.get("XDG_CONFIG_DIRS", "").split(":") if folder.startswith("/")]
+    return [root / folder.lstrip("/") for folder in named or ["/etc/xdg"]]
 
 
 def _uv_file(file: Path) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -59,4 +60,12 @@ def _environment() -> dict[str, str]:
     """
     network = NetworkSettings.from_host()
     bundle = {"SSL_CERT_FILE": str(network.ca_bundle)} if network.ca_bundle else {}
-    return {**network.index_variables(), **bundle, **os.environ}
+    ours = network.index_variables()
+    joined = {}
+    if (named := os.environ.get("UV_INDEX")) and (found := ours.get("UV_INDEX")):
+        # As it stands: an index may have a name there, on which its credentials hang. What else there is comes behind.
+        others = [
+            address for address in found.split() if not re.search(rf"(?:^|[\s=]){re.escape(address)}(?:\s|$)", named)
+        ]
+        joined["UV_INDEX"] = " ".join([named, *others])
+    return {**ours, **bundle, **os.environ, **joined}

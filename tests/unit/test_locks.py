@@ -92,12 +92,27 @@ def test_uv_gets_the_indexes_of_pip_and_its_own_go_before(seen: Path, monkeypatc
     monkeypatch.setenv("PIP_EXTRA_INDEX_URL", "https://extra.invalid/simple")
     monkeypatch.setenv("PIP_INDEX_URL", "https://pip.invalid/simple")
     monkeypatch.setenv("UV_DEFAULT_INDEX", "https://uv.invalid/simple")
-    monkeypatch.delenv("UV_INDEX_STRATEGY", raising=False)
+    for name in ("UV_INDEX_STRATEGY", "UV_INDEX", "UV_EXTRA_INDEX_URL"):
+        monkeypatch.delenv(name, raising=False)
     locks.resolve("thing\n", "3.11")
     environment = (seen / "environment").read_text().splitlines()
     assert "UV_INDEX=https://extra.invalid/simple" in environment
     assert "UV_DEFAULT_INDEX=https://uv.invalid/simple" in environment
     assert not any(line.startswith("UV_INDEX_STRATEGY") for line in environment), "an index answers for its packages"
+
+
+def test_an_index_that_uv_is_told_of_by_name_stays_and_those_of_pip_come_behind(
+    seen: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in builds; the name is what its credentials hang on."""
+    monkeypatch.setenv("PIP_EXTRA_INDEX_URL", "https://extra.invalid/simple https://mine.invalid/simple")
+    monkeypatch.setenv("UV_INDEX", "mine=https://mine.invalid/simple https://extra.invalid/simple2")
+    monkeypatch.delenv("UV_EXTRA_INDEX_URL", raising=False)
+    locks.resolve("thing\n", "3.11")
+    (line,) = [line for line in (seen / "environment").read_text().splitlines() if line.startswith("UV_INDEX=")]
+    assert line == (
+        "UV_INDEX=mine=https://mine.invalid/simple https://extra.invalid/simple2 https://extra.invalid/simple"
+    )
 
 
 def test_locks_by_name(folder: Path) -> None:

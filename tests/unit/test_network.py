@@ -124,6 +124,19 @@ def test_what_is_set_for_uv_is_read_and_handed_on_as_uv_itself_reads_it(root: Pa
     assert settings(root, UV_NO_CONFIG="y") == NetworkSettings()
 
 
+def test_settings_for_the_whole_machine_may_lie_where_xdg_says(root: Path) -> None:
+    """Of uv's the first alone counts, of pip's all do, the later before the earlier."""
+    for folder, name in (("etc/xdg", "xdg"), ("opt/company", "company")):
+        for tool in ("pip", "uv"):
+            (root / folder / tool).mkdir(parents=True)
+        (root / folder / "uv/uv.toml").write_text(f'extra-index-url = ["https://{name}.invalid/uv"]\n')
+        (root / folder / "pip/pip.conf").write_text(f"[global]\nextra-index-url = https://{name}.invalid/pip\n")
+    (root / "etc/uv/uv.toml").write_text('extra-index-url = ["https://etc.invalid/uv"]\n')
+    assert settings(root).extra_indexes == ("https://xdg.invalid/uv", "https://xdg.invalid/pip")
+    named = settings(root, XDG_CONFIG_DIRS="/opt/absent:/opt/company:relative")
+    assert named.extra_indexes == ("https://company.invalid/uv", "https://company.invalid/pip")
+
+
 def test_a_file_that_is_named_to_uv_is_its_only_one(root: Path) -> None:
     (root / "etc/uv/uv.toml").write_text('index-url = "https://site.invalid/simple"\n')
     (root / "chosen.toml").write_text('extra-index-url = ["https://chosen.invalid/simple"]\n')
