@@ -60,7 +60,7 @@ def unmodified(expect: Expect) -> Answer:
         hashes = dict(pool.map(lambda path: (path, hashed(path)), inventory.files))
     for path, claims in inventory.files.items():
         problems += different_from_records(path, hashes[path], claims)
-    problems += different_from_wheel(expect, hashes)
+    problems += different_from_wheel(expect, packages.get("flash-attn"), hashes)
     problems += unrecorded(inventory)
     total = sum(file.size for file in hashes.values())
     seconds = time.monotonic() - started
@@ -114,11 +114,12 @@ def different_from_records(path: str, actual: Hashed, claims: list[tuple[tuple[s
     return problems if runs(path) or len(problems) == len(claims) else []
 
 
-def different_from_wheel(expect: Expect, hashes: dict[str, Hashed]) -> Iterator[str]:
+def different_from_wheel(
+    expect: Expect, flash_attn: metadata.Distribution | None, hashes: dict[str, Hashed]
+) -> Iterator[str]:
     """Yield a line per file of the host's flash-attn wheel that is not in the image as it is in the wheel."""
     wheel = expect["flash_attn"].get("wheel") or {}
-    distribution = installed()[0].get("flash-attn")
-    root = Path(str(distribution.locate_file(""))) if distribution else site_folders()[0]
+    root = Path(str(flash_attn.locate_file(""))) if flash_attn else site_folders()[0]
     for path, wanted in (wheel.get("files") or {}).items():
         if path.endswith(".dist-info/RECORD"):
             continue  # the installer adds its own lines to it

@@ -63,14 +63,18 @@ def uv_settings(env: Mapping[str, str], root: Path) -> dict[str, str]:
     return settings
 
 
+def addresses(listed: str) -> list[str]:
+    """Return the addresses in a list of indexes as uv takes it, where one may carry a name: `name=https://...`."""
+    return [word.partition("=")[2] if "=http" in word else word for word in listed.split()]
+
+
 def _uv_variables(env: Mapping[str, str]) -> dict[str, str]:
     """Return what the environment says of indexes."""
     settings = {}
     for name, variables in _UV_VARIABLES.items():
         # uv parts find-links at commas, as their paths may hold blanks, and all else at blanks.
         values = [env.get(key, "").replace(",", " ") if name == "find-links" else env.get(key, "") for key in variables]
-        # An index may carry a name, `name=https://...`; only the address matters here.
-        words = [word.partition("=")[2] if "=http" in word else word for word in " ".join(values).split()]
+        words = addresses(" ".join(values))
         settings[name] = " ".join(words[:1] if name == "index" else words)
     return settings
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import subprocess
 import tempfile
 from pathlib import Path
 
 from assay.errors import IngredientError
+from assay.index_settings import addresses
 from assay.network import NetworkSettings
 from assay.pinned import PLATFORM
 from assay.requirements import parse
@@ -64,8 +64,6 @@ def _environment() -> dict[str, str]:
     joined = {}
     if (named := os.environ.get("UV_INDEX")) and (found := ours.get("UV_INDEX")):
         # As it stands: an index may have a name there, on which its credentials hang. What else there is comes behind.
-        others = [
-            address for address in found.split() if not re.search(rf"(?:^|[\s=]){re.escape(address)}(?:\s|$)", named)
-        ]
+        others = [address for address in found.split() if address not in addresses(named)]
         joined["UV_INDEX"] = " ".join([named, *others])
     return {**ours, **bundle, **os.environ, **joined}

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 
 import clients
 import publish_samples as samples
@@ -21,16 +20,8 @@ from assay.errors import Refused
 from assay.findings import Level
 from assay.verify import Trust, examine
 
-
-def newer_engine() -> ModuleType:
-    """Return the module that starts one; the folder of engine tests is not on this folder's path."""
-    path = Path(__file__).parents[1] / "engine" / "newer_engine.py"
-    spec = importlib.util.spec_from_file_location("newer_engine", path)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+sys.path.append(str(Path(__file__).parents[1] / "engine"))
+import newer_engine
 
 
 @pytest.fixture(scope="module")
@@ -50,15 +41,14 @@ def store(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="module")
 def engine(folder: Path, store: str) -> Iterator[Engine]:
     """An engine of its own, in place of the machine's."""
-    module = newer_engine()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DOCKER_HOST", module.start(folder, store))
+        patch.setenv("DOCKER_HOST", newer_engine.start(folder, store))
         try:
             engine = Engine(find.find(start=False, say=print))
             yield engine
             engine.close()
         finally:
-            module.stop(folder)
+            newer_engine.stop(folder)
 
 
 def certified(publisher: Publisher, image: Callable[..., str]) -> str:

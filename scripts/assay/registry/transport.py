@@ -118,7 +118,7 @@ class Transport:
                     headers=dict(headers or {}),
                     auth=authorization,
                     timeout=TIMEOUT,
-                    verify=self._verify if ours else True,
+                    verify=self._trusted(url),
                 )
             except requests.exceptions.SSLError as error:  # no pause mends this
                 raise RegistryError(self._untrusted(error)) from error
@@ -171,9 +171,8 @@ class Transport:
             raise RegistryError(f"{self.host} wants credentials sent to {challenge.realm!r} without TLS: refused")
         request = self._session.prepare_request(token_request(challenge, scope, credentials))
         # `send` alone would know nothing of REQUESTS_CA_BUNDLE.
-        # The registry's own authority is not that of a token service elsewhere.
-        verify = self._verify if urlsplit(challenge.realm).netloc == self.host else True
-        settings = self._session.merge_environment_settings(request.url, {}, None, verify, None)
+        trusted = self._trusted(challenge.realm)
+        settings = self._session.merge_environment_settings(request.url, {}, None, trusted, None)
         attempt = 1
         while True:
             try:
@@ -191,6 +190,10 @@ class Transport:
                 raise RegistryError(f"{trouble}; {_SILENCE_ADVICE}")
             self.pause(attempt, trouble)
             attempt += 1
+
+    def _trusted(self, url: str) -> str | bool:
+        """Return whom to trust at an address: the registry's own authority is not that of another host."""
+        return self._verify if urlsplit(url).netloc == self.host else True
 
     # -- words
 
