@@ -51,8 +51,20 @@ def _pids() -> list[int]:
 
 
 def _alive(pid: int) -> bool:
-    state = _read(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()
-    return bool(state) and state[0] != "Z"
+    """Tell whether any thread of a process still runs.
+
+    The process's own state is its first thread's: of a killed engine that one may end before the thread that holds the
+    sockets, which then still take a connection that nobody answers.
+    """
+    try:
+        return any(_state(thread) not in ("", "Z", "X") for thread in Path(f"/proc/{pid}/task").iterdir())
+    except OSError:  # it is gone
+        return False
+
+
+def _state(thread: Path) -> str:
+    """Return a thread's state letter (proc(5), field 3 of `stat`), nothing when it is gone."""
+    return _read(thread / "stat").rpartition(")")[2].strip()[:1]
 
 
 def _is_helper(pid: int, home: Path) -> bool:
