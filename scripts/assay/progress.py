@@ -128,13 +128,11 @@ class View:
                 ]
             now = self._clock()
             for row, state in busy:
-                quiet = now - state.phase_started
-                if quiet >= HEARTBEAT:
-                    self._line(
-                        row,
-                        state.phase,
-                        f"{state.detail} {_amount(state)} ... {quiet:.0f} s".replace("  ", " "),
-                    )
+                seconds = now - state.phase_started
+                if seconds >= HEARTBEAT:
+                    what = " ".join(filter(None, [state.detail, _amount(state)]))
+                    # The time is the phase's: of a step or a check alone it would be too much.
+                    self._line(row, state.phase, f"{what} ... {seconds:.0f} s of {state.phase}".lstrip())
 
     def _line(self, row: str, phase: str, detail: str) -> None:
         self._print(Text(f"{time.strftime('%H:%M:%S')} {row:<{self._width}}  {phase:<12} {detail}".rstrip()))

@@ -182,6 +182,7 @@ def run_checks(row: Row, image: str, wheel: Wheel | None, around: Surroundings) 
         cancel=around.cancel,
         on_finding=lambda finding: around.view.detail(row.id, f"{finding.check}: {finding.status.value}"),
         on_waiting=lambda check: around.view.detail(row.id, f"{check}: waits for another row's turn on the GPU"),
+        on_started=lambda check: around.view.detail(row.id, check, announce=False),
     )
     if checks.digest() != asked or asked != around.checks_digest:
         raise AssayError("the checks were edited during the run, so nobody knows which of them answered: run again")

@@ -193,6 +193,14 @@ def test_only_lines_with_the_token_are_answers():
     assert [(entry.check, entry.status) for entry in heard] == [("a.a", Status.FAILED)]
 
 
+def test_what_begins_is_told_while_it_runs_if_it_was_asked():
+    heard = []
+    listener = Listener("secret", ["a.a"], on_started=heard.append)
+    for line in ('secret {"started": "a.a"}', 'secret {"started": "b.b"}', 'wrong {"started": "a.a"}'):
+        listener.hear(line)
+    assert heard == ["a.a"]
+
+
 def test_a_number_that_is_none_is_told_in_words():
     listener = Listener("secret", ["a.a"])
     listener.hear(

@@ -50,13 +50,14 @@ def run(
     cancel: threading.Event | None = None,
     on_finding: Callable[[Finding], None] | None = None,
     on_waiting: Callable[[str], None] | None = None,
+    on_started: Callable[[str], None] | None = None,
 ) -> list[Finding]:
     """Run every check of a row at a level in a hardened container of its image; return one finding per check.
 
     out: the run's output folder; `expect.json`, and `sample.png` where a picture was drawn, are written to the row's
         folder there.
     on_finding: called with each finding as soon as it is known. on_waiting: called with the id of a check that waits
-        until another row is done with the GPU.
+        until another row is done with the GPU. on_started: called with the id of a check that begins.
     A container that dies, a missing Python, an engine that fails: all become `error` findings that say so.
     Raises Cancelled when `cancel` is set, IngredientError when the engine does not hold the image.
     """
@@ -71,7 +72,7 @@ def run(
     checks = selected(expect, level)
     expect_file = out / row.id / "expect.json"
     write_json(expect_file, expect)
-    listener = Listener(secrets.token_hex(16), [check.id for check in checks], on_finding, on_waiting)
+    listener = Listener(secrets.token_hex(16), [check.id for check in checks], on_finding, on_waiting, on_started)
     timeout = sum(check.timeout for check in checks) + SPARE_SECONDS
     result: ContainerResult | EngineError
     with for_all_to_read(folder(), out / row.id) as readable:
@@ -125,6 +126,7 @@ class Listener:
         asked: Sequence[str],
         on_finding: Callable[[Finding], None] | None = None,
         on_waiting: Callable[[str], None] | None = None,
+        on_started: Callable[[str], None] | None = None,
     ) -> None:
         self.token = token
         self.asked = frozenset(asked)
@@ -132,7 +134,7 @@ class Listener:
         self.started: list[str] = []
         self.broken: dict[str, str] = {}
         self.finished = False
-        self._on_finding, self._on_waiting = on_finding, on_waiting
+        self._on_finding, self._on_waiting, self._on_started = on_finding, on_waiting, on_started
 
     def hear(self, line: str) -> None:
         """Take one line of the container's output. Lines without the token, or that do not parse, tell nothing."""
@@ -146,6 +148,8 @@ class Listener:
                 self.accept(Finding.from_json(event["finding"]))
             elif "started" in event:
                 self.started.append(str(event["started"]))
+                if self._on_started is not None and event["started"] in self.asked:
+                    self._on_started(event["started"])
             elif "waiting" in event:
                 if self._on_waiting is not None and event["waiting"] in self.asked:
                     self._on_waiting(event["waiting"])
