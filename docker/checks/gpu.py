@@ -11,7 +11,6 @@ from .framework import Answer, Expect, check, failed, passed
 from .gpu_faults import CUDA_ERROR_NO_DEVICE, OF_THE_IMAGE
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
-LIBRARY_PATH = "LD_LIBRARY_PATH"
 
 
 @check(
@@ -89,11 +88,7 @@ def shadowed_driver(folder: str | None) -> str | None:
     """
     if not folder:
         return None
-    parts = [part for part in os.environ.get(LIBRARY_PATH, "").split(":") if part != folder]
-    environment = {**os.environ, LIBRARY_PATH: ":".join(parts)}
-    if not any(parts):
-        del environment[LIBRARY_PATH]
-    met = nvidia.probe_with(environment)
+    met = nvidia.probe_with(nvidia.environment_without(folder))
     library = met["library"]
     if library is None or library.startswith(f"{folder}/") or not nvidia.is_of_the_image(library):
         return None

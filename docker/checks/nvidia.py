@@ -20,6 +20,7 @@ from typing import Any
 
 NVML = "libnvidia-ml.so.1"
 LIBCUDA = "libcuda.so.1"
+LIBRARY_PATH = "LD_LIBRARY_PATH"
 PROBE_SECONDS = 60.0
 
 # Kinds of clocks, and reasons to hold them down that are no part of ordinary work: nvml.h, nvmlClockType_t and
@@ -101,7 +102,7 @@ def versions() -> dict[str, str]:
             library.call("nvmlSystemGetCudaDriverVersion_v2", ctypes.byref(cuda))
         except DriverError:
             return {"driver": text.value.decode(), "cuda": ""}
-    return {"driver": text.value.decode(), "cuda": f"{cuda.value // 1000}.{cuda.value % 1000 // 10}"}
+    return {"driver": text.value.decode(), "cuda": cuda_version(cuda.value)}
 
 
 class _Utilization(ctypes.Structure):
@@ -167,6 +168,20 @@ def cuda_devices() -> list[dict[str, str]]:
     return devices
 
 
+def cuda_served() -> str:
+    """Return the newest CUDA that the libcuda which the loader finds serves, `12.1`. Raises as `cuda_devices` does."""
+    version = ctypes.c_int()
+    code = ctypes.CDLL(LIBCUDA).cuDriverGetVersion(ctypes.byref(version))
+    if code:
+        raise DriverError("cuDriverGetVersion", code, "no version")
+    return cuda_version(version.value)
+
+
+def cuda_version(number: int) -> str:
+    """Return CUDA's number of a version (1000 x major + 10 x minor) as `12.1`."""
+    return f"{number // 1000}.{number % 1000 // 10}"
+
+
 def format_uuid(raw: bytes) -> str:
     """Return 16 bytes as NVML and nvidia-smi write them: `GPU-xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx`."""
     text = raw.hex()
@@ -176,16 +191,18 @@ def format_uuid(raw: bytes) -> str:
 def probe() -> dict[str, Any]:
     """Return what a process of this environment meets.
 
-    `library`: the libcuda that was loaded, None where there is none. `devices`: how many GPUs CUDA shows. `refused`:
-    what it answered instead, empty when it answered well.
+    `library`: the libcuda that was loaded, None where there is none. `devices`: how many GPUs CUDA shows. `cuda`: the
+    newest CUDA that it serves, `12.1`. `refused`: what it answered instead, with its `code`; empty and 0 when it
+    answered well.
     """
+    met: dict[str, Any] = {"library": None, "devices": 0, "cuda": "", "refused": "", "code": 0}
     try:
-        devices, refused = len(cuda_devices()), ""
+        met.update(devices=len(cuda_devices()), cuda=cuda_served())
     except OSError:
-        return {"library": None, "devices": 0, "refused": f"no {LIBCUDA}"}
+        return {**met, "refused": f"no {LIBCUDA}"}
     except DriverError as error:
-        devices, refused = 0, str(error)
-    return {"library": loaded_libcuda(), "devices": devices, "refused": refused}
+        met.update(refused=str(error), code=error.code)
+    return {**met, "library": loaded_libcuda()}
 
 
 def probe_with(environment: Mapping[str, str]) -> dict[str, Any]:
@@ -200,6 +217,13 @@ def probe_with(environment: Mapping[str, str]) -> dict[str, Any]:
     except (subprocess.SubprocessError, ValueError, IndexError) as error:
         raise OSError(f"asking for the GPU in another environment: {error}") from error
     return found
+
+
+def environment_without(folder: str) -> dict[str, str]:
+    """Return this process's environment without a folder on LD_LIBRARY_PATH, such as that of the driver's files."""
+    environment = dict(os.environ)
+    parts = [part for part in environment.pop(LIBRARY_PATH, "").split(":") if part != folder]
+    return {**environment, LIBRARY_PATH: ":".join(parts)} if any(parts) else environment
 
 
 def loaded_libcuda(maps: str = "/proc/self/maps") -> str | None:

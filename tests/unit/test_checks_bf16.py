@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
-from types import SimpleNamespace
 
 import pytest
 from checks_package import family
 
 from assay import releases
 
-bf16, nvidia, framework = map(family, ("bf16", "nvidia", "framework"))
+bf16, framework = map(family, ("bf16", "framework"))
 
 
 def expectation(**changes):
@@ -19,26 +17,45 @@ def expectation(**changes):
 
 
 @pytest.mark.parametrize(
-    ("device", "bf16_ms", "fp32_ms", "peak", "wrong"),
+    ("device", "capability", "bf16_ms", "fp32_ms", "peak", "wrong"),
     [
-        ("NVIDIA A10", 1.8, 6.5, 125.0, None),
-        ("NVIDIA A10", 3.1, 9.0, 125.0, "above the limit of 3.000 ms"),
-        ("NVIDIA H100 80GB HBM3", 0.225, 2.77, 989.0, None),
-        ("NVIDIA H100 80GB HBM3", 0.9, 2.77, 989.0, "above the limit of 0.450 ms"),
-        ("NVIDIA H100 80GB HBM3", 0.1, 2.77, 989.0, "more than the GPU's peak"),
-        ("NVIDIA GeForce RTX 4090", 0.95, 1.9, 165.2, None),
-        ("NVIDIA GeForce RTX 4090", 0.75, 1.9, 165.2, None),
-        ("NVIDIA H100 80GB HBM3 MIG 1g.10gb", 1.6, 19.0, None, None),
-        ("NVIDIA GeForce RTX 4090", 1.9, 1.9, 165.2, "no tensor cores"),
-        ("NVIDIA GeForce RTX 4090", 2.4, 4.0, 165.2, "37% of the peak"),
-        ("A GPU of tomorrow", 1.0, 9.0, None, None),
-        ("A GPU of tomorrow", 1.0, 1.1, None, "no tensor cores"),
+        ("NVIDIA A10", "8.6", 1.8, 6.5, 125.0, None),
+        ("NVIDIA A10", "8.6", 3.1, 9.0, 125.0, "above the limit of 3.000 ms"),
+        ("NVIDIA H100 80GB HBM3", "9.0", 0.225, 2.77, 989.0, None),
+        ("NVIDIA H100 80GB HBM3", "9.0", 0.9, 2.77, 989.0, "above the limit of 0.450 ms"),
+        ("NVIDIA H100 80GB HBM3", "9.0", 0.1, 2.77, 989.0, "more than the GPU's peak"),
+        ("NVIDIA GeForce RTX 4090", "8.9", 0.95, 1.9, 165.2, None),
+        ("NVIDIA GeForce RTX 4090", "8.9", 0.75, 1.9, 165.2, None),
+        ("NVIDIA H100 80GB HBM3 MIG 1g.10gb", "9.0", 1.6, 19.0, None, None),
+        ("NVIDIA GeForce RTX 4090", "8.9", 1.9, 1.9, 165.2, "no tensor cores"),
+        ("NVIDIA GeForce RTX 4090", "8.9", 2.4, 4.0, 165.2, "37% of the peak"),
+        ("A GPU of tomorrow", "13.0", 1.0, 9.0, None, None),
+        ("A GPU of tomorrow", "13.0", 1.0, 1.1, None, "no tensor cores"),
+        # Without tensor cores: plain bf16 at twice the speed of fp32, and plain fp16 on an A100 at four times.
+        ("NVIDIA A800-SXM4-80GB", "8.0", 3.7, 7.4, None, "only 2.0 x as fast as fp32 (at least 6.0)"),
+        ("NVIDIA A100-4C", "8.0", 1.85, 7.4, None, "no tensor cores"),
+        ("NVIDIA GH200 480GB", "9.0", 1.2, 2.4, None, "no tensor cores"),
+        ("NVIDIA B300", "10.3", 1.0, 2.0, None, "no tensor cores"),
+        ("NVIDIA A800-SXM4-80GB", "8.0", 0.6, 7.4, None, None),
+        ("NVIDIA H20", "9.0", 1.1, 3.5, None, None),  # 3.2 x is what its tensor cores give
+        ("NVIDIA H20-3e", "9.0", 1.8, 3.6, None, "(at least 2.6): no tensor cores"),
+        ("NVIDIA H200 NVL", "9.0", 0.8, 2.6, None, "(at least 6.0): no tensor cores"),
+        ("NVIDIA GeForce RTX 5090", "12.0", 0.75, 1.5, None, None),  # x.0, and no data-centre chip
     ],
 )
-def test_bf16_limits(device, bf16_ms, fp32_ms, peak, wrong):
-    found, data = bf16.judge(device, bf16_ms, fp32_ms, peak)
+def test_bf16_limits(device, capability, bf16_ms, fp32_ms, peak, wrong):
+    found, data = bf16.judge(device, capability, bf16_ms, fp32_ms, peak)
     json.dumps(data)
     assert not found if wrong is None else any(wrong in line for line in found)
+
+
+def test_the_ratio_asked_for_lies_below_what_was_measured_and_what_every_entry_of_its_chips_promises():
+    """fp32 without tensor cores, in TFLOP/s, of the same data sheets: what the ratios are made of."""
+    fp32 = {"A100": 19.5, "A30": 10.3, "H100": 67.0, "H100 PCIe": 51.0, "H100 NVL": 60.0, "H200": 67.0, "B200": 75.0}
+    gpus = [gpu for gpu in releases.load().gpus.values() if bf16.ratio_for("", gpu.capability).least > bf16.MIN_RATIO]
+    assert {gpu.name for gpu in gpus} == fp32.keys()
+    for gpu in gpus:
+        assert 4 < bf16.ratio_for("", gpu.capability).least < 0.5 * gpu.bf16_tflops / fp32[gpu.name]
 
 
 def test_the_articles_a10_figures_are_kept():
@@ -57,8 +74,7 @@ def test_own_limits_are_for_gpus_of_the_releases_table_and_above_their_floor():
     assert all(any(bf16.re.search(limit.device, device) for device in devices) for limit in bf16.LIMITS)
 
 
-SLOW = {"ratio": 12.0, "bf16_ms": 0.9, "max_ms": 0.45}
-CLOCKS = {"sm_mhz": 1700, "max_sm_mhz": 1980, "held_down": ()}
+SLOW = {"ratio": 12.0, "min_ratio": 6.0, "bf16_ms": 0.9, "max_ms": 0.45, "share_of_peak": 0.2}
 
 
 def test_only_time_can_be_the_machines_fault():
@@ -66,40 +82,8 @@ def test_only_time_can_be_the_machines_fault():
     assert not bf16.only_slow({**SLOW, "ratio": 1.1})  # no tensor cores, at whatever clock
     assert not bf16.only_slow({**SLOW, "bf16_ms": 0.1})  # faster than the GPU's peak
     assert not bf16.only_slow({**SLOW, "max_ms": None})
-
-
-@pytest.mark.parametrize(
-    ("share", "why"),
-    [(0, ""), (7, ""), (98, "98 % busy with other work"), (None, "nobody can tell whether others used the GPU")],
-)
-def test_other_work_on_the_gpu_is_seen_before_the_check_begins(monkeypatch, share, why):
-    def utilization(uuid):
-        if share is None:
-            raise nvidia.DriverError("nvmlDeviceGetUtilizationRates", 3, "Not Supported")
-        return share
-
-    monkeypatch.setattr(nvidia, "utilization", utilization)
-    assert why in bf16.others_work("GPU-1")
-    assert bool(why) == bool(bf16.others_work("GPU-1"))
-
-
-@pytest.mark.parametrize(
-    ("change", "why"),
-    [
-        ({}, ""),
-        ({"sm_mhz": 900}, "the GPU is held back: its clock is low (900 of 1980 MHz)"),
-        ({"held_down": ("it is too hot",)}, "the GPU is held back: it is too hot (1700 of 1980 MHz)"),
-    ],
-)
-def test_a_gpu_that_is_held_back_is_seen_while_it_works(monkeypatch, change, why):
-    order = []
-    torch = SimpleNamespace(cuda=SimpleNamespace(synchronize=lambda: order.append("synchronised")))
-    monkeypatch.setitem(sys.modules, "torch", torch)
-    monkeypatch.setattr(nvidia, "clocks", lambda uuid: order.append("read") or nvidia.Clocks(**{**CLOCKS, **change}))
-    data, found = bf16.clocks_during("GPU-1", lambda: order.append("work"))
-    assert found == why
-    assert order[-3:] == ["work", "read", "synchronised"]
-    assert data["max_sm_mhz"] == 1980
+    assert bf16.only_slow({**SLOW, "ratio": 4.0, "max_ms": None})  # others may have met one of the two timings alone
+    assert not bf16.only_slow({**SLOW, "ratio": 4.0, "bf16_ms": 0.1, "share_of_peak": 1.4})
 
 
 def test_the_gpus_entry_is_found_by_the_drivers_name():

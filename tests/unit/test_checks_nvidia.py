@@ -34,6 +34,7 @@ int cuGetErrorString(int code, const char **text) { *text = "CUDA driver is a st
 """
 DRIVER = """
 int cuInit(unsigned flags) { return 0; }
+int cuDriverGetVersion(int *version) { *version = 12010; return 0; }
 int cuDeviceGetCount(int *count) { *count = 1; return 0; }
 int cuDeviceGetName(char *name, int length, int device) { name[0] = 'G'; name[1] = 0; return 0; }
 int cuDeviceGetUuid(unsigned char *uuid, int device) { for (int i = 0; i < 16; i++) uuid[i] = i; return 0; }
@@ -85,10 +86,13 @@ def test_another_environment_is_asked_in_a_process_of_its_own(tmp_path):
     assert met == {
         "library": str(stub / "libcuda.so.1"),
         "devices": 0,
+        "cuda": "",
         "refused": "cuInit: CUDA driver is a stub library (34)",
+        "code": 34,
     }
     met = nvidia.probe_with({**os.environ, "LD_LIBRARY_PATH": f"{driver}:{stub}"})
-    assert met == {"library": str(driver / "libcuda.so.1"), "devices": 1, "refused": ""}
+    library = str(driver / "libcuda.so.1")
+    assert met == {"library": library, "devices": 1, "cuda": "12.1", "refused": "", "code": 0}
 
 
 def test_an_image_whose_own_libcuda_is_only_hidden_by_the_drivers_folder_is_found_out(tmp_path, monkeypatch):

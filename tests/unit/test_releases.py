@@ -101,7 +101,23 @@ def test_every_torch_build_names_a_release_of_its_cuda():
         ("NVIDIA H100 80GB HBM3", "H100"),
         ("NVIDIA H200", "H200"),
         ("NVIDIA A100-SXM4-40GB", "A100"),
+        ("NVIDIA A100-SXM4-80GB", "A100"),
+        ("NVIDIA A100-SXM-64GB", "A100"),
+        ("NVIDIA A100-PCIE-40GB", "A100"),
+        ("NVIDIA A100-PG509-200", "A100"),
         ("NVIDIA A100 80GB PCIe", "A100"),
+        ("NVIDIA A100X", "A100"),
+        ("NVIDIA A30", "A30"),
+        ("NVIDIA A10G", "A10G"),
+        ("NVIDIA L40", "L40"),
+        ("NVIDIA RTX 6000 Ada Generation", "RTX 6000 Ada"),
+        ("NVIDIA H100 PCIe", "H100 PCIe"),
+        ("NVIDIA H100 NVL", "H100 NVL"),
+        ("NVIDIA B200", "B200"),
+        ("Tesla V100-SXM2-16GB", "V100"),
+        ("Tesla V100-PCIE-32GB", "V100"),
+        ("Tesla V100S-PCIE-32GB", "V100"),
+        ("Tesla V100-SXM2-32GB-LS", "V100"),
         ("NVIDIA A10", "A10"),
         ("NVIDIA L4", "L4"),
         ("NVIDIA L40S", "L40S"),
@@ -113,9 +129,33 @@ def test_gpu_by_the_name_that_the_driver_reports(device, name):
     assert releases.load().gpu_of_device(device) == releases.load().gpu(name)
 
 
-@pytest.mark.parametrize("device", ["NVIDIA A10G", "NVIDIA L40", "NVIDIA H100 PCIe", "NVIDIA GeForce RTX 4090 D", ""])
-def test_no_gpu_passes_for_another_with_a_similar_name(device):
+@pytest.mark.parametrize(
+    "device",
+    [
+        *("NVIDIA A10M", "NVIDIA A800-SXM4-80GB", "NVIDIA H200 NVL", "NVIDIA H100 64GB HBM2", "NVIDIA GH200 480GB"),
+        *("NVIDIA GeForce RTX 4090 D", "NVIDIA GeForce RTX 4090 Laptop GPU", "NVIDIA RTX 6000D", "NVIDIA L40G", ""),
+        # vGPU, which shares a GPU by time or by MIG
+        *(
+            "NVIDIA A100-4C",
+            "NVIDIA A100-1-5C",
+            "NVIDIA A100D-80C",
+            "NVIDIA A100-40C",
+            "NVIDIA A100X-4C",
+            "GRID V100-16Q",
+        ),
+        *("NVIDIA A10-24Q", "NVIDIA A30-1-6C", "NVIDIA L40-48Q", "NVIDIA L40S-48C", "NVIDIA H100-80C", "GRID T4-16C"),
+        # slices of a GPU
+        *("NVIDIA A100-SXM4-40GB MIG 1g.5gb", "NVIDIA A100 80GB PCIe MIG 3g.40gb", "NVIDIA A30 MIG 1g.6gb"),
+        *("NVIDIA H100 80GB HBM3 MIG 1g.10gb", "NVIDIA H100 PCIe MIG 1g.10gb", "NVIDIA B200 MIG 1g.23gb"),
+    ],
+)
+def test_no_gpu_passes_for_another_with_a_similar_name_nor_a_part_for_the_whole(device):
     assert releases.load().gpu_of_device(device) is None
+
+
+def test_every_device_pattern_ends():
+    """One without an end takes slices and virtual GPUs, whose names go on, for the whole GPU."""
+    assert [gpu.name for gpu in releases.load().gpus.values() if not re.match(r"\^.*\$$", gpu.device)] == []
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,81 @@
+"""Why a GPU may be slow although the image is sound, told without a GPU; and works that are timed in turn."""
+
+from __future__ import annotations
+
+import sys
+from types import SimpleNamespace
+
+import pytest
+from checks_package import family
+
+slow_gpu, nvidia, timing = map(family, ("slow_gpu", "nvidia", "timing"))
+CLOCKS = {"sm_mhz": 1700, "max_sm_mhz": 1980, "held_down": ()}
+
+
+@pytest.mark.parametrize(
+    ("share", "why"),
+    [(0, ""), (7, ""), (98, "98 % busy with other work"), (None, "nobody can tell whether others used the GPU")],
+)
+def test_other_work_on_the_gpu_is_seen_before_and_after_the_checks_own(monkeypatch, share, why):
+    def utilization(uuid):
+        if share is None:
+            raise nvidia.DriverError("nvmlDeviceGetUtilizationRates", 3, "Not Supported")
+        return share
+
+    monkeypatch.setattr(nvidia, "utilization", utilization)
+    slept = []
+    monkeypatch.setattr(slow_gpu.time, "sleep", slept.append)
+    for found in (slow_gpu.others_work("GPU-1"), slow_gpu.others_work_afterwards("GPU-1")):
+        assert why in found
+        assert bool(why) == bool(found)
+    assert slept == [2.0], "NVML's share is of up to a second ago: the check's own work must be out of it"
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({}, ""),
+        ({"sm_mhz": 900}, "the GPU is held back: its clock is low (900 of 1980 MHz)"),
+        ({"held_down": ("it is too hot",)}, "the GPU is held back: it is too hot (1700 of 1980 MHz)"),
+    ],
+)
+def test_a_gpu_that_is_held_back_is_seen_while_it_works(monkeypatch, change, why):
+    order = []
+    torch = SimpleNamespace(cuda=SimpleNamespace(synchronize=lambda: order.append("synchronised")))
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    monkeypatch.setattr(nvidia, "clocks", lambda uuid: order.append("read") or nvidia.Clocks(**{**CLOCKS, **change}))
+    data, found = slow_gpu.clocks_during("GPU-1", lambda: order.append("work"))
+    assert found == why
+    assert order[-3:] == ["work", "read", "synchronised"]
+    assert data["max_sm_mhz"] == 1980
+
+
+class Device:
+    """A GPU whose clock the works themselves move on, and what of torch's events times them by it."""
+
+    def __init__(self):
+        self.now = 0.0
+        self.cuda = SimpleNamespace(Event=self.event, synchronize=lambda: None)
+
+    def event(self, enable_timing):
+        event = SimpleNamespace(at=None)
+        event.record = lambda: setattr(event, "at", self.now)
+        event.elapsed_time = lambda end: end.at - event.at
+        return event
+
+    def work(self, milliseconds):
+        """Return a work that takes three times as long in the first half of the calls: others use the GPU then."""
+
+        def once():
+            self.now += milliseconds * (3 if self.now < 100 else 1)
+
+        return once
+
+
+def test_works_take_turns_so_that_what_slows_the_gpu_meets_all_of_them(monkeypatch):
+    device = Device()
+    monkeypatch.setitem(sys.modules, "torch", device)
+    fast, slow = timing.times_in_turn([device.work(1), device.work(4)], repeats=12, warmup=2)
+    assert (len(fast), len(slow)) == (12, 12)
+    assert fast.count(3) == slow.count(12) > 0
+    assert timing.device_times(device.work(2), repeats=3, warmup=0) == [2, 2, 2]
