@@ -49,11 +49,12 @@ def main(script: str, arguments: Sequence[str]) -> int:
     parser.add_argument("--expect", default=EXPECT, help="what the host says that the image should hold")
     parser.add_argument("--only", action="append", metavar="ID", help="ask this check and its needs; repeatable")
     parser.add_argument("--one", metavar="ID", help=argparse.SUPPRESS)
+    parser.add_argument("--killed-at", type=float, help=argparse.SUPPRESS)
     parser.add_argument("--answer-fd", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     expect = Expect.read(options.expect)
     if options.one:
-        answer_one(REGISTRY[options.one], expect, options.answer_fd)
+        answer_one(REGISTRY[options.one], expect, options.answer_fd, options.killed_at)
     token = os.environ.pop("ASSAY_TOKEN", "")  # no child may know it
     home = os.environ.pop("ASSAY_HOME", "")
     hide_from_children()
@@ -121,7 +122,10 @@ def ask(script: str, check: Check, expect_path: str, home: str) -> tuple[Answer,
     started = time.monotonic()
     try:
         ended = processes.run(
-            [sys.executable, "-X", "faulthandler", script, "--expect", expect_path, "--one", check.id],
+            [
+                *(sys.executable, "-X", "faulthandler", script, "--expect", expect_path, "--one", check.id),
+                *("--killed-at", str(started + check.timeout)),
+            ],
             timeout=check.timeout,
             environment={**os.environ, **user_base(home), "TMPDIR": scratch, "PYTHONDONTWRITEBYTECODE": "1"},
             answer_option="--answer-fd",
@@ -151,14 +155,16 @@ def read_answer(check: Check, ended: processes.Ended) -> Answer:
     return answer
 
 
-def answer_one(check: Check, expect: Expect, descriptor: int) -> None:
+def answer_one(check: Check, expect: Expect, descriptor: int, killed_at: float) -> None:
     """In the child process: run the check, write its answer to `descriptor`, and leave without running destructors.
 
+    killed_at: the monotonic clock's seconds, which every process of a machine shares, at which the parent ends it.
     A library's exit handlers may crash after the question is answered; the answer stands all the same.
     """
     os.set_inheritable(descriptor, False)
-    # A hang shows where it hangs, shortly before the parent, whose clock started earlier, kills it.
-    faulthandler.dump_traceback_later(max(0.1, check.timeout - max(1.0, check.timeout * 0.05)))
+    # A hang shows where it hangs, shortly before the parent kills it.
+    spare = max(1.0, check.timeout * 0.05)
+    faulthandler.dump_traceback_later(max(0.1, killed_at - spare - time.monotonic()))
     try:
         answer = check.function(expect)
         if not isinstance(answer, Answer):

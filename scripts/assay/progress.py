@@ -120,19 +120,15 @@ class View:
 
     def _beat(self) -> None:
         while not self._stop.wait(HEARTBEAT):
+            # Told under the lock, so that no row is heard of again after its verdict.
             with self._lock:
-                busy = [
-                    (row, state)
-                    for row, state in self._states.items()
-                    if state.started is not None and state.ended is None
-                ]
-            now = self._clock()
-            for row, state in busy:
-                seconds = now - state.phase_started
-                if seconds >= HEARTBEAT:
-                    what = " ".join(filter(None, [state.detail, _amount(state)]))
-                    # The time is the phase's: of a step or a check alone it would be too much.
-                    self._line(row, state.phase, f"{what} ... {seconds:.0f} s of {state.phase}".lstrip())
+                now = self._clock()
+                for row, state in self._states.items():
+                    seconds = now - state.phase_started
+                    if state.started is not None and state.ended is None and seconds >= HEARTBEAT:
+                        what = " ".join(filter(None, [state.detail, _amount(state)]))
+                        # The time is the phase's: of a step or a check alone it would be too much.
+                        self._line(row, state.phase, f"{what} ... {seconds:.0f} s of {state.phase}".lstrip())
 
     def _line(self, row: str, phase: str, detail: str) -> None:
         self._print(Text(f"{time.strftime('%H:%M:%S')} {row:<{self._width}}  {phase:<12} {detail}".rstrip()))

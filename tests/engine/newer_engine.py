@@ -47,6 +47,7 @@ def fetch(folder: Path) -> Path:
         f"Dir::Cache::pkgcache={apt}/pkgcache.bin",
         f"Dir::Cache::srcpkgcache={apt}/srcpkgcache.bin",
         "APT::Sandbox::User=root",
+        "Acquire::Retries=3",
     ]
     apt_get = ["apt-get", "-q", *(word for option in options for word in ("-o", option))]
     subprocess.run([*apt_get, "update"], check=True, stdout=sys.stderr)

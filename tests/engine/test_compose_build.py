@@ -135,6 +135,12 @@ def test_a_base_made_again_is_the_same(
         pytest.skip("the engine's base was not made here")
     archive = tmp_path / "base.tar"
     base.make(program, "bookworm", network.debian_sources("bookworm"), archive, network)
+    engine.copy_out(debian.ref, "/var/lib/dpkg/status", tmp_path / "status")
+    with tarfile.open(archive) as made_now:
+        status = made_now.extractfile("./var/lib/dpkg/status")
+        assert status is not None
+        if status.read() != (tmp_path / "status").read_bytes():
+            pytest.skip("the mirror holds other packages than when the engine's base was made")
     made = hashlib.sha256(archive.read_bytes()).hexdigest()
     assert image.layers == (f"sha256:{made}",)
 

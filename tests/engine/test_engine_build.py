@@ -41,6 +41,16 @@ def running(marker: str) -> bool:
     return False
 
 
+def comes_to_run(marker: str) -> bool:
+    """Wait for a process to be seen: for a moment after a shell turned into its last command, it shows no words."""
+    deadline = time.monotonic() + 5
+    while not running(marker):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
 def test_an_image_is_built_named_labelled_and_logged(builder: Engine, base: str, name: str, tmp_path: Path) -> None:
     folder = context(
         tmp_path,
@@ -120,12 +130,12 @@ def test_a_cancelled_build_leaves_nothing_running(builder: Engine, base: str, tm
 
     def stop_when_ready(event: BuildEvent) -> None:
         if event.line == "ready":
-            assert running("sleep 86123")
+            assert comes_to_run("sleep 86123")
             cancel.set()
 
     with pytest.raises(Cancelled):
         builder.build(folder, cancel=cancel, on_event=stop_when_ready, log=tmp_path / "log", no_cache=True)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while running("sleep 86123") and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not running("sleep 86123")
@@ -140,7 +150,7 @@ def test_an_exception_in_the_reader_ends_the_build_too(engine: Engine, base: str
 
     with pytest.raises(KeyboardInterrupt):
         engine.build(folder, on_event=interrupt, log=tmp_path / "log", no_cache=True)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while running("sleep 86124") and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not running("sleep 86124")
@@ -157,17 +167,19 @@ def test_the_same_context_gives_the_same_image(engine: Engine, base: str, tmp_pa
     assert images[0] == images[1]
 
 
+@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")  # the SDK's, of a call that is refused
 def test_an_engine_that_is_killed_ends_the_build_with_its_cause(private_engine: Engine, tmp_path: Path) -> None:
     folder = context(tmp_path, "FROM assay-test/tiny\nRUN echo ready; sleep 86125\n")
+    killed: list[float] = []
 
     def kill(event: BuildEvent) -> None:
         if event.line == "ready":
             os.kill(int((private.folder() / "pid").read_text(encoding="utf-8")), signal.SIGKILL)
+            killed.append(time.monotonic())
 
-    started = time.monotonic()
     with pytest.raises(EngineError, match="engine"):
         private_engine.build(folder, on_event=kill, log=tmp_path / "log")
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - killed[0] < 20
 
 
 def test_an_engine_that_stands_still_ends_the_build_too(
@@ -193,11 +205,11 @@ def test_an_engine_that_stands_still_ends_the_build_too(
 def test_silence_beyond_the_answer_timeout_is_no_failure(
     monkeypatch: pytest.MonkeyPatch, base: str, tmp_path: Path, what: str
 ) -> None:
-    monkeypatch.setattr(find, "ANSWER_TIMEOUT_SECONDS", 2)
+    monkeypatch.setattr(find, "ANSWER_TIMEOUT_SECONDS", 10)  # the time of every call, on a disk however busy
     engine = Engine.connect()
     if what == "build":
-        folder = context(tmp_path, f"FROM {base}\nRUN sleep 6; echo over\n")
+        folder = context(tmp_path, f"FROM {base}\nRUN sleep 15; echo over\n")
         assert engine.build(folder, no_cache=True, log=tmp_path / "log").startswith("sha256:")
     else:
-        assert engine.run(base, ["sh", "-c", "sleep 6; echo over"], timeout=60).stdout_tail == ("over",)
+        assert engine.run(base, ["sh", "-c", "sleep 15; echo over"], timeout=60).stdout_tail == ("over",)
     engine.close()

@@ -22,18 +22,21 @@ def own_containers(engine: Engine, image: str) -> list[str]:
     return [entry["Id"] for entry in engine.api.containers(all=True, filters={"label": LABEL, "ancestor": image})]
 
 
-def test_output_comes_live_and_the_exit_code_is_told(engine: Engine, base: str) -> None:
-    seen: list[tuple[float, str]] = []
+def test_output_comes_live_and_the_exit_code_is_told(engine: Engine, base: str, tmp_path: Path) -> None:
+    def answer(line: str) -> None:
+        if line == "one":
+            (tmp_path / "heard").touch()
+
+    # The container goes on only when its first line was heard.
     result = engine.run(
         base,
-        ["sh", "-c", "echo one; echo problem >&2; sleep 1; echo two; exit 3"],
-        timeout=30,
-        on_line=lambda line: seen.append((time.monotonic(), line)),
+        ["sh", "-c", "echo one; echo problem >&2; while [ ! -e /io/heard ]; do sleep 0.1; done; echo two; exit 3"],
+        mounts=[Mount(source=tmp_path, target="/io")],
+        timeout=60,
+        on_line=answer,
     )
     assert (result.exit_code, result.timed_out, result.oom_killed) == (3, False, False)
     assert (result.stdout_tail, result.stderr_tail) == (("one", "two"), ("problem",))
-    times = {line: moment for moment, line in seen}
-    assert times["two"] - times["one"] > 0.7
     assert own_containers(engine, base) == []
 
 
@@ -82,7 +85,7 @@ def test_the_deadline_kills_a_silent_container(engine: Engine, base: str) -> Non
     result = engine.run(base, ["sh", "-c", "trap '' TERM; sleep 86200"], timeout=2)
     assert result.timed_out
     assert result.exit_code == 137
-    assert time.monotonic() - started < 15
+    assert time.monotonic() - started < 60
     assert own_containers(engine, base) == []
 
 
@@ -93,7 +96,7 @@ def test_the_deadline_holds_for_one_that_closed_its_output_or_floods_it(engine: 
         base, ["sh", "-c", "while true; do echo flood; done"], timeout=2, on_line=lambda line: time.sleep(1e-5)
     )
     assert flood.timed_out
-    assert time.monotonic() - started < 30
+    assert time.monotonic() - started < 60
     assert set(flood.stdout_tail) == {"flood"}
 
 

@@ -114,7 +114,7 @@ def test_two_rows_that_need_one_wheel_build_it_once(
     assert got["one"].sha256 == got["two"].sha256
     assert len(list((tmp_path / "out").glob("*/flash-attn.log"))) == 1
     waited = [name for name, events in told.items() if any("waiting for it" in (event.line or "") for event in events)]
-    assert len(waited) == 1
+    assert len(waited) <= 1  # none where one was done before the other began
 
 
 def test_torch_refuses_a_compiler_of_another_cuda_major_version(

@@ -45,6 +45,7 @@ def _fetch(folder: Path) -> None:
         "Dir::State::lists": folder / "lists",
         "Dir::Cache": folder / "cache",
         "APT::Sandbox::User": "root",
+        "Acquire::Retries": "3",
     }
     apt = ["apt-get", "-q", *(part for key, value in options.items() for part in ("-o", f"{key}={value}"))]
     if subprocess.run([*apt, "update"], capture_output=True).returncode != 0:

@@ -6,8 +6,10 @@ import hashlib
 import json
 import os
 import socket
+import socketserver
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -156,13 +158,23 @@ def test_a_state_folder_of_root_hides_its_private_engine(monkeypatch: pytest.Mon
 
 
 def test_an_engine_that_takes_its_time_is_waited_for_aloud(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(find, "ANSWER_TIMEOUT_SECONDS", 1)
+    monkeypatch.setattr(find, "ANSWER_TIMEOUT_SECONDS", 30)
     monkeypatch.setattr(find, "SILENT_SECONDS", 0.05)
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/mute.sock")
     said: list[str] = []
-    with socket.socket(socket.AF_UNIX) as mute:
-        mute.bind(f"{tmp_path}/mute.sock")
-        mute.listen()
+    heard = threading.Event()
+
+    class SilentUntilHeard(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            heard.wait(30)
+
+    def say(line: str) -> None:
+        said.append(line)
+        heard.set()
+
+    with socketserver.ThreadingUnixStreamServer(f"{tmp_path}/mute.sock", SilentUntilHeard) as mute:
+        threading.Thread(target=mute.serve_forever, args=(0.05,)).start()
         with pytest.raises(EngineError, match="no Docker engine answers at"):
-            find.find(start=False, say=said.append)
-    assert said == [f"waiting for the Docker engine at unix://{tmp_path}/mute.sock, for 1 s at most"]
+            find.find(start=False, say=say)
+        mute.shutdown()
+    assert said == [f"waiting for the Docker engine at unix://{tmp_path}/mute.sock, for 30 s at most"]

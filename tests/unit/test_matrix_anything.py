@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from assay import matrix
@@ -41,7 +41,6 @@ anything = st.recursive(
 )
 
 
-@settings(deadline=None)  # it is about what comes out, on a machine however busy
 @given(st.dictionaries(st.sampled_from(["row", "defaults", "axes", "publish", "x"]), anything, max_size=4))
 def test_no_content_gets_past_as_anything_but_rows_or_problems(tmp_path_factory, content):
     file = tmp_path_factory.getbasetemp() / "any.toml"

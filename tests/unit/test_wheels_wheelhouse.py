@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -209,13 +208,13 @@ def test_the_second_waits_while_the_first_makes_a_wheel(tmp_path: Path) -> None:
     store, made = Store(tmp_path / "store"), wheel(tmp_path / "made")
     builds: list[str] = []
     waited: list[str] = []
-    inside = threading.Event()
+    inside, waiting = threading.Event(), threading.Event()
 
     def provide(name: str) -> None:
-        with store.making("key", on_wait=lambda: waited.append(name)):
+        with store.making("key", on_wait=lambda: (waited.append(name), waiting.set())):
             if store.get("key", source="compile") is None:
                 inside.set()
-                time.sleep(0.3)
+                assert waiting.wait(10)
                 builds.append(name)
                 store.add("key", made, source="compile", record={})
 

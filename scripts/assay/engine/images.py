@@ -133,10 +133,11 @@ def import_tar(api: APIClient, archive: IO[bytes], reference: str, changes: Sequ
 def save(api: APIClient, references: Sequence[str], to: Path) -> None:
     """Write images as one `docker load` archive, complete or not at all."""
     try:
-        stream = api.get(f"{api.base_url}/v{api.api_version}/images/get", params={"names": references}, stream=True)
-        stream.raise_for_status()
-        with _whole_file(to) as out:
-            shutil.copyfileobj(cast("IO[bytes]", stream.raw), out, CHUNK_BYTES)
+        url = f"{api.base_url}/v{api.api_version}/images/get"
+        with api.get(url, params={"names": references}, stream=True) as stream:
+            stream.raise_for_status()
+            with _whole_file(to) as out:
+                shutil.copyfileobj(cast("IO[bytes]", stream.raw), out, CHUNK_BYTES)
     except (requests.RequestException, DockerException) as error:
         raise engine_error(error, f"saving {', '.join(references)}") from error
 
