@@ -23,7 +23,8 @@ def ask(runtime: Path, monkeypatch):
     monkeypatch.setattr(sample, "RUNTIME", str(runtime))
 
     def run(name: str, *, seed: int = 20261123, level: str = "image", soak: int = 4) -> framework.Answer:
-        raw = {"level": level, "seed": seed, "flash_attn": {"source": "auto"}, "sample": {"prompts": 6, "soak": soak}}
+        flash_attn = {"source": "auto", "head_dims": [64], "dtypes": ["bf16"]}
+        raw = {"level": level, "seed": seed, "flash_attn": flash_attn, "sample": {"prompts": 6, "soak": soak}}
         return getattr(sample, name)(framework.Expect({**raw, "runtime": "newbie"}))
 
     return run
