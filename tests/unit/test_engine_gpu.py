@@ -11,8 +11,9 @@ from assay import releases
 from assay.engine.gpu import GpuFacts, HostGpu, choose, why_none
 from assay.engine.gpu_facts import DRIVER_LIBRARY, cdi_names, driver_files, parse_smi
 from assay.errors import UsageError
+from assay.findings import Level
 from assay.matrix.row import FlashAttn, Row
-from assay.workflow import foreign_gpu
+from assay.workflow import foreign_gpu, several_capabilities
 
 GIB = 1 << 30
 SMI = """\
@@ -225,3 +226,21 @@ def test_rows_for_another_gpu_are_named_before_anything_is_built(
     assert bool(notes) is warned
     assert all(note.startswith("r: neither") and "--level image" in note for note in notes)
     assert foreign_gpu([row], None, releases.load()) == []
+
+
+@pytest.mark.parametrize(
+    ("row", "warned"),
+    [
+        ({"gpus": ("A100", "H100")}, True),
+        ({"gpus": ("H100", "H200")}, False),
+        ({"gpus": ("A100",)}, False),
+        ({"gpus": ("A100", "H100"), "required_level": Level.IMAGE}, False),
+        ({"gpus": ("A100", "H100"), "expect": "reject"}, False),
+    ],
+)
+def test_rows_that_one_gpu_cannot_speak_for_are_named_before_anything_is_built(row: dict, warned: bool) -> None:
+    rows = [Row(**{"id": "r", "expect": "certify", **row})]
+    notes = several_capabilities(rows, choose(facts()), releases.load())
+    assert bool(notes) is warned
+    assert all(note.startswith("r: `gpus` names several compute capabilities") for note in notes)
+    assert several_capabilities(rows, None, releases.load()) == []
