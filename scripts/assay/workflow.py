@@ -201,7 +201,7 @@ def _level(
         return Level.IMAGE, None
     gpu = engine.gpu_access(settings.gpu, {table.gpu(name).capability for row in rows for name in row.gpus})
     if gpu is not None:
-        view.note(f"level gpu: {gpu.description}")
+        view.note(f"level gpu: {gpu.description}" + (f"; taken from what {gpu.among} leaves" if gpu.among else ""))
         return Level.GPU, gpu
     why = "--gpu none" if settings.gpu == "none" else engine.why_no_gpu()
     if settings.level == "gpu":
