@@ -1,4 +1,4 @@
-"""Whether the GPU is there for this image, and is one that the row is for."""
+"""Whether the GPU is there for this image, and can speak for the row."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def shadowed_driver(folder: str | None) -> str | None:
 
 @check(
     "gpu.matches-row",
-    "Can this GPU speak for the row: is it of a kind that the row is for, or does the image hold code for it?",
+    "Can this GPU speak for the row: has it the compute capability of a GPU of the row, or has the image code for it?",
     needs=("gpu.visible",),
     level="gpu",
     timeout=120,
@@ -107,6 +107,9 @@ def gpu_matches_row(expect: Expect) -> Answer:
 
     An image for other GPUs, without code for this one, is neither right nor wrong here: `error`, so that nothing that
     needs the GPU is asked and no such row is rejected for the machine that it happened to be judged on.
+
+    Models of one compute capability run the same machine code, so one speaks for all of them. Of the row's GPUs that
+    have another, nothing is said: `not_judged` names them, for the certificate and for the gate before publishing.
     """
     import torch
 
@@ -114,12 +117,17 @@ def gpu_matches_row(expect: Expect) -> Answer:
     here = f"{torch.cuda.get_device_name(0)} ({capability})"
     of_row = {gpu["name"]: gpu["capability"] for gpu in expect["gpus"]}
     if not of_row:
-        return passed("any GPU", here, of_row=True)
+        return passed("any GPU", here, capability=capability, not_judged=[])
     names = ", ".join(f"{name} ({value})" for name, value in of_row.items())
-    required = f"a GPU like {names}, or one that the image's machine code runs on"
+    required = f"a GPU of the compute capability of {names}, or one that the image's machine code runs on"
     alike = [name for name, value in of_row.items() if value == capability]
+    facts = {
+        "capability": capability,
+        "not_judged": [f"{name} ({value})" for name, value in of_row.items() if value != capability],
+    }
+    aside = f"; not judged: {', '.join(facts['not_judged'])}" if facts["not_judged"] else ""
     if alike:
-        return passed(required, f"{here} runs the same machine code as {', '.join(alike)}", of_row=True)
+        return passed(required, f"{here} runs the same machine code as {', '.join(alike)}{aside}", **facts)
     try:
         why = why_not_here(expect, capability)
     except (RuntimeError, OSError, subprocess.SubprocessError) as error:
@@ -129,9 +137,9 @@ def gpu_matches_row(expect: Expect) -> Answer:
             "error",
             required,
             f"{here} is none of the row's GPUs, and {' and '.join(why)}: "
-            f"judge the row on one of {names}, or give it this GPU (`gpus`) and its code (`archs`)",
+            f"judge the row on one of {names}, or make a row for this GPU (`gpus`) with its code (`archs`)",
         )
-    return passed(required, f"{here} is none of the row's GPUs, and the image holds code for it", of_row=False)
+    return passed(required, f"{here} is none of the row's GPUs, and the image holds code for it{aside}", **facts)
 
 
 def why_not_here(expect: Expect, capability: str) -> list[str]:

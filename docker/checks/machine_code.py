@@ -1,8 +1,9 @@
 """GPU machine code: which architectures it runs on, and what is inside an extension.
 
-The rule (CUDA C++ Programming Guide, "Binary Compatibility"): machine code for compute capability X.y runs on X.z
-for z >= y and on no other X; code for an architecture with a letter (`90a`) runs on exactly that one. PTX for X.y
-is compiled by the driver for every later capability; PTX with a letter is not.
+The rule (CUDA C++ Programming Guide, "Binary Compatibility" and "Feature Set Compiler Targets"): machine code for
+compute capability X.y runs on X.z for z >= y and on no other X. So does code for a family (`100f`); code for one
+architecture (`90a`) runs on exactly that one. PTX for X.y is compiled by the driver for every later capability; PTX
+with a letter is not. The host has the same rule in `assay.releases.arch`; tests hold both to one table.
 """
 
 from __future__ import annotations
@@ -24,16 +25,16 @@ from .framework import Answer, failed, passed
 TEXT_SECTION = re.compile(r": x-(\S+)\.sm_(\w+)\.elf\.bin")
 # A line of nvdisasm: `/*0010*/   @P0 SHFL.BFLY PT, R5, R4, 0x2, 0x1f ;`
 INSTRUCTION = re.compile(r"^\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9]*)", re.MULTILINE)
-ARCH = re.compile(r"(\d+)(\d)([a-z]?)")
+ARCH = re.compile(r"(\d+)(\d)([af]?)")
 
 
 def runs_on(arch: str, capability: str) -> bool:
-    """Say whether machine code for `arch` (`80`, `90a`) runs on a GPU of a capability (`8.6`)."""
+    """Say whether machine code for `arch` (`80`, `90a`, `100f`) runs on a GPU of a capability (`8.6`)."""
     match = ARCH.fullmatch(arch)
     if not match:
         return False
     major, minor = (int(part) for part in capability.split("."))
-    if match[3]:
+    if match[3] == "a":
         return (int(match[1]), int(match[2])) == (major, minor)
     return int(match[1]) == major and int(match[2]) <= minor
 

@@ -7,6 +7,9 @@ from dataclasses import asdict, dataclass, field
 from enum import Enum
 from typing import Any
 
+MATCHES_ROW = "gpu.matches-row"
+"""The check that says which of the row's GPUs the one at hand speaks for."""
+
 
 class Status(str, Enum):
     """A check's answer. Only `PASSED` is positive evidence."""
@@ -50,6 +53,15 @@ class Finding:
     def from_json(cls, raw: dict[str, Any]) -> Finding:
         """Read a finding back from `report.json` or from the line that a check printed."""
         return cls(**{**raw, "status": Status(raw["status"])})
+
+
+def gpus_not_judged(findings: Iterable[Finding]) -> list[str]:
+    """Return those of a row's GPUs whose machine code never ran, `A100 (8.0)`, as the check of the GPU at hand says.
+
+    None at level image, where no GPU was asked, and in reports and certificates made before this was kept.
+    """
+    found = (finding.data.get("not_judged") for finding in findings if finding.check == MATCHES_ROW)
+    return [str(name) for names in found if isinstance(names, list) for name in names]
 
 
 def root_failures(findings: Iterable[Finding]) -> tuple[Finding, ...]:

@@ -14,7 +14,7 @@ from assay.certificate import statement as statements
 from assay.certificate.dsse import ENVELOPE_MEDIA_TYPE, Envelope
 from assay.certificate.dsse import verify as verify_envelope
 from assay.errors import CertificateError
-from assay.findings import Level
+from assay.findings import Level, gpus_not_judged
 from assay.keys import PublicKey
 from assay.oci import Manifest, Reference
 from assay.publish.attachments import CERTIFICATE_TYPE, REVOCATION_TYPE
@@ -62,6 +62,8 @@ class Attested:
         """What was certified, on what, when and by whom, in one line."""
         evidence = self.certificate.evidence
         gpu = f" on {evidence.gpu.name}, driver {evidence.gpu.driver}" if evidence.gpu else " on no GPU"
+        others = gpus_not_judged(evidence.findings)
+        gpu += f" (not judged: {', '.join(others)})" if others else ""
         when = f"{evidence.finished:%Y-%m-%d %H:%M} UTC"
         return f"row {evidence.row_id}, level {evidence.level.value}{gpu}, {when}, {self.by}"
 

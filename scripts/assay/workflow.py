@@ -69,7 +69,10 @@ def run_matrix(
     """
     with exclusive(settings.out):
         around = _surroundings(matrix, rows, settings, view, cancel)
-        for note in foreign_gpu(rows, around.gpu, around.releases):
+        for note in (
+            *foreign_gpu(rows, around.gpu, around.releases),
+            *several_capabilities(rows, around.gpu, around.releases),
+        ):
             view.note(note)
 
         def judge(row: Row) -> RowReport:
@@ -138,7 +141,27 @@ def foreign_gpu(rows: Sequence[Row], gpu: GpuAccess | None, table: Releases) -> 
         return []
     return [
         f"{', '.join(others)}: neither `gpus` nor `archs` name this machine's {gpu.name} ({capability}). Without code "
-        "for it in the image there will be no verdict at level gpu: add it to both, or judge with --level image"
+        "for it in the image there will be no verdict at level gpu: make rows for it, or judge with --level image"
+    ]
+
+
+def several_capabilities(rows: Sequence[Row], gpu: GpuAccess | None, table: Releases) -> list[str]:
+    """Return a warning for the rows that no certificate of level gpu can speak for as a whole, before it is worked for.
+
+    A run judges on one GPU. The gate before publishing refuses what was judged for one compute capability of several.
+    """
+    mixed = [
+        row.id
+        for row in rows
+        if row.expect == "certify"
+        and row.required_level is Level.GPU
+        and len({table.gpu(name).capability for name in row.gpus}) > 1
+    ]
+    if gpu is None or not mixed:
+        return []
+    return [
+        f"{', '.join(mixed)}: `gpus` names several compute capabilities, and {gpu.name} speaks for one. Publishing at "
+        "level gpu will refuse that: make a row for each, or ask for level image (`required-level`)"
     ]
 
 
@@ -170,7 +193,7 @@ def _surroundings(
 def _level(
     rows: Sequence[Row], table: Releases, settings: Settings, engine: Engine, view: View
 ) -> tuple[Level, GpuAccess | None]:
-    """Return the level of this run, and the GPU for it: of several, one of a kind that the rows are for.
+    """Return the level of this run, and the GPU for it: of several, one of a compute capability that the rows are for.
 
     Raises EngineError when level gpu is asked for without one.
     """
@@ -178,7 +201,7 @@ def _level(
         return Level.IMAGE, None
     gpu = engine.gpu_access(settings.gpu, {table.gpu(name).capability for row in rows for name in row.gpus})
     if gpu is not None:
-        view.note(f"level gpu: {gpu.description}")
+        view.note(f"level gpu: {gpu.description}" + (f"; taken from what {gpu.among} leaves" if gpu.among else ""))
         return Level.GPU, gpu
     why = "--gpu none" if settings.gpu == "none" else engine.why_no_gpu()
     if settings.level == "gpu":

@@ -43,6 +43,7 @@ class Publisher:
             checks_digest=checks.digest(),
             releases_digest=releases.load().digest,
             required=checks.required,
+            capability=lambda name: releases.load().gpu(name).capability,
         )
         chosen = select(
             rows,

@@ -153,4 +153,4 @@ def test_a_gpu_certificate_joins_the_image_certificate_of_the_same_digest(
     assert publisher.key
     seen = examine(publisher.registry, second.reference, Trust(keys=(publisher.key.public,)))
     assert [one.certificate.evidence.level for one in seen.standing()] == [Level.GPU, Level.IMAGE]
-    assert "NVIDIA H100" in seen.answer(Level.GPU)[1]
+    assert "NVIDIA A100" in seen.answer(Level.GPU)[1]

@@ -215,7 +215,7 @@ def test_what_no_image_depends_on_invalidates_nothing(changes: dict[str, Any]) -
 
 def test_a_gpu_certificate_answers_for_its_own_gpu_and_for_level_image() -> None:
     certificate = make_certificate(samples.evidence(samples.row(), IMAGE, level=Level.GPU))
-    gpu = GpuUsed(name="NVIDIA H100", uuid="GPU-1", driver="580.159.04")
+    gpu = GpuUsed(name="NVIDIA A100-SXM4-40GB", uuid="GPU-1", driver="580.159.04")
     assert cache.still_valid(certificate, inputs(level=Level.GPU, gpu=gpu))[0]
     assert cache.still_valid(certificate, inputs(level=Level.IMAGE))[0]
     valid, why = cache.still_valid(certificate, inputs(level=Level.GPU, gpu=replace(gpu, driver="600.1")))
@@ -257,7 +257,7 @@ def test_an_incomplete_rejection_is_asked_again() -> None:
 @pytest.mark.parametrize("level", Level)
 def test_a_surprise_is_asked_again(level: Level) -> None:
     certificate = make_certificate(samples.evidence(samples.row(), IMAGE, failed="torch.import", level=level))
-    gpu = GpuUsed(name="NVIDIA H100", uuid="GPU-1", driver="580.159.04") if level is Level.GPU else None
+    gpu = GpuUsed(name="NVIDIA A100-SXM4-40GB", uuid="GPU-1", driver="580.159.04") if level is Level.GPU else None
     valid, why = cache.still_valid(certificate, inputs(level=level, gpu=gpu))
     assert not valid
     assert "did not come out as expected" in why

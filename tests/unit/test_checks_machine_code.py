@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from binary_compatibility import RUNS_ON
 from checks_package import family
 
 machine_code, flash = family("machine_code"), family("flash_attention")
@@ -17,22 +18,7 @@ LISTED = (
 )
 
 
-@pytest.mark.parametrize(
-    ("arch", "capability", "runs"),
-    [
-        ("80", "8.0", True),
-        ("80", "8.6", True),
-        ("80", "8.9", True),
-        ("86", "8.0", False),
-        ("80", "9.0", False),
-        ("90", "9.0", True),
-        ("90a", "9.0", True),
-        ("90a", "9.1", False),
-        ("100", "10.0", True),
-        ("100", "12.0", False),
-        ("nonsense", "8.0", False),
-    ],
-)
+@pytest.mark.parametrize(("arch", "capability", "runs"), [*RUNS_ON, ("nonsense", "8.0", False), ("90b", "9.0", False)])
 def test_machine_code_runs_within_its_major_version(arch, capability, runs):
     assert machine_code.runs_on(arch, capability) is runs
 

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
+from docker.api import APIClient
 
 from assay import releases
+from assay.engine import Engine, gpu_facts
 from assay.engine.gpu import GpuFacts, HostGpu, choose, why_none
 from assay.engine.gpu_facts import DRIVER_LIBRARY, cdi_names, driver_files, parse_smi
 from assay.errors import UsageError
+from assay.findings import Level
 from assay.matrix.row import FlashAttn, Row
-from assay.workflow import foreign_gpu
+from assay.progress import View
+from assay.workflow import Settings, _level, foreign_gpu, several_capabilities
 
 GIB = 1 << 30
 SMI = """\
@@ -120,6 +126,109 @@ def test_of_several_gpus_the_one_that_suits_the_rows(gpus: tuple[HostGpu, ...], 
     assert access.gpu.index == chosen
 
 
+MIXED = (gpu(0, "8.0", free=10), gpu(1, "9.0", free=20), gpu(2, "9.0", free=30))
+ALIKE = tuple(replace(one, name="GPU", capability="9.0") for one in MIXED)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "visible", "chosen"),
+    [
+        (ALIKE, None, 2),
+        (ALIKE, "0", 0),
+        (ALIKE, "0,1", 1),
+        (ALIKE, " 1 , 0", 1),
+        (ALIKE, "1,1", 1),
+        (ALIKE, "0,-1,2", 0),  # what stands behind a word that names no GPU is hidden
+        (ALIKE, "0,7,2", 0),
+        (MIXED, "GPU-10000000", 1),
+        (MIXED, "gpu-0,GPU-1", 1),
+        (MIXED, "0,1,2", 2),  # all of them, in whatever order
+        (ALIKE, "", None),
+        (ALIKE, "-1", None),
+        (ALIKE, "3", None),
+        (ALIKE, "NoDevFiles", None),
+        (ALIKE, "GPU-", None),  # the beginning of every one
+        (ALIKE, "GPU-9,1", None),
+        (ALIKE, "MIG-10000000-1111-2222-3333-444444444444", None),
+        (MIXED, "7", None),
+    ],
+)
+def test_a_gpu_is_taken_only_from_those_that_the_machine_says_are_ours(
+    gpus: tuple[HostGpu, ...], visible: str | None, chosen: int | None
+) -> None:
+    here = facts(gpus=gpus, visible=visible, runtimes=("nvidia",))
+    access = choose(here)
+    assert (access.gpu.index if access else None) == chosen
+    if access is None:
+        assert why_none(here).startswith(f"CUDA_VISIBLE_DEVICES={visible!r} leaves none of this machine's GPUs (0 = ")
+        with pytest.raises(UsageError, match="--gpu runtime: CUDA_VISIBLE_DEVICES="):
+            choose(here, "runtime")
+    else:
+        assert access.among == ("" if visible is None else f"CUDA_VISIBLE_DEVICES={visible}")
+        by_way = choose(here, "runtime")
+        assert by_way is not None
+        assert by_way.gpu.index == chosen
+    named = choose(here, "1")  # a GPU that is named is meant
+    assert named is not None
+    assert (named.gpu.index, named.among) == (1, "")
+    assert choose(here, "none") is None
+
+
+def test_a_run_says_what_left_it_the_gpu_or_none() -> None:
+    def noted(visible: str | None) -> str:
+        here = facts(gpus=ALIKE, visible=visible, runtimes=("nvidia",))
+        engine = SimpleNamespace(
+            gpu_access=lambda force, capabilities: choose(here, force, capabilities),
+            why_no_gpu=lambda: why_none(here),
+        )
+        lines: list[str] = []
+        view = SimpleNamespace(note=lines.append)
+        _level([], releases.load(), Settings(out=Path()), cast("Engine", engine), cast("View", view))
+        return lines[0]
+
+    assert noted("1").endswith(
+        "(GPU-10000000), driver 580.1, by runtime; taken from what CUDA_VISIBLE_DEVICES=1 leaves"
+    )
+    assert noted(None).endswith("by runtime")
+    assert noted("").startswith("CUDA_VISIBLE_DEVICES='' leaves none of this machine's GPUs (")
+    assert ": level image; nothing that needs a GPU is asked" in noted("-1")
+
+
+def test_numbers_that_may_mean_other_gpus_are_not_guessed_at() -> None:
+    """CUDA puts the fastest GPU first: its 0 need not be the driver's."""
+    here = facts(gpus=MIXED, visible="0", runtimes=("nvidia",))
+    for force in (None, "runtime"):
+        with pytest.raises(
+            UsageError, match=r"=0: where GPUs are of several kinds.*PCI_BUS_ID, or choose one with --gpu"
+        ):
+            choose(here, force)
+    ordered = choose(replace(here, pci_order=True))
+    assert ordered is not None
+    assert ordered.gpu.index == 0
+    divided = replace(here, gpus=(*ALIKE[:2], replace(ALIKE[2], unusable="it is divided by MIG")))
+    for pci_order in (False, True):
+        with pytest.raises(UsageError, match="by UUID there, or choose one with --gpu"):
+            choose(replace(divided, pci_order=pci_order))
+    alone = facts(gpus=(gpu(0, "8.0", free=1, mig="Enabled"),), visible="0")
+    assert choose(alone) is None
+    assert why_none(alone) == "no way to GPU of 8.0: it is divided by MIG"
+
+
+def test_what_this_machine_says_of_its_gpus_is_gathered(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("host_gpus", ALIKE), ("driver_files", {})):
+        monkeypatch.setattr(gpu_facts, name, lambda value=value: value)
+    engine = cast("APIClient", SimpleNamespace(info=dict))
+    for name in ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"):
+        monkeypatch.delenv(name, raising=False)
+    unset = gpu_facts.gather(engine, local=True)
+    assert (unset.visible, unset.pci_order) == (None, False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+    hidden = gpu_facts.gather(engine, local=True)
+    assert (hidden.visible, hidden.pci_order) == ("", True)
+    assert gpu_facts.gather(engine, local=False).visible is None
+
+
 def test_a_gpu_that_is_divided_is_not_given_whole() -> None:
     divided = facts(gpus=(gpu(0, "8.0", free=80000, mig="Enabled"),))
     assert choose(divided, None, {"8.0"}) is None
@@ -225,3 +334,21 @@ def test_rows_for_another_gpu_are_named_before_anything_is_built(
     assert bool(notes) is warned
     assert all(note.startswith("r: neither") and "--level image" in note for note in notes)
     assert foreign_gpu([row], None, releases.load()) == []
+
+
+@pytest.mark.parametrize(
+    ("row", "warned"),
+    [
+        ({"gpus": ("A100", "H100")}, True),
+        ({"gpus": ("H100", "H200")}, False),
+        ({"gpus": ("A100",)}, False),
+        ({"gpus": ("A100", "H100"), "required_level": Level.IMAGE}, False),
+        ({"gpus": ("A100", "H100"), "expect": "reject"}, False),
+    ],
+)
+def test_rows_that_one_gpu_cannot_speak_for_are_named_before_anything_is_built(row: dict, warned: bool) -> None:
+    rows = [Row(**{"id": "r", "expect": "certify", **row})]
+    notes = several_capabilities(rows, choose(facts()), releases.load())
+    assert bool(notes) is warned
+    assert all(note.startswith("r: `gpus` names several compute capabilities") for note in notes)
+    assert several_capabilities(rows, None, releases.load()) == []

@@ -8,6 +8,8 @@ from types import SimpleNamespace
 import pytest
 from checks_package import family
 
+from assay.findings import Finding, Status, gpus_not_judged
+
 driver, gpu, nvidia, kernels = map(family, ("driver", "gpu", "nvidia", "kernels"))
 family("bf16")  # registers its check
 libraries, flash, framework, order, faults = map(
@@ -304,6 +306,33 @@ def test_a_gpu_that_the_row_is_not_for_is_no_verdict(monkeypatch, here, row, fla
         assert answer.status == "error"
         assert status in answer.measured
         assert "judge the row on one of GPU 8.0 (8.0)" in answer.measured
+
+
+@pytest.mark.parametrize(
+    ("here", "gpus", "flags", "measured", "not_judged"),
+    [
+        ((9, 0), {"H100": "9.0"}, "", "NVIDIA Test (9.0) runs the same machine code as H100", []),
+        (
+            (9, 0), {"A100": "8.0", "H100": "9.0", "H200": "9.0", "L4": "8.9"}, "",
+            "NVIDIA Test (9.0) runs the same machine code as H100, H200; not judged: A100 (8.0), L4 (8.9)",
+            ["A100 (8.0)", "L4 (8.9)"],
+        ),
+        (
+            (9, 0), {"A100": "8.0"}, "sm_80 sm_90",
+            "NVIDIA Test (9.0) is none of the row's GPUs, and the image holds code for it; not judged: A100 (8.0)",
+            ["A100 (8.0)"],
+        ),
+        ((9, 0), {}, "", "NVIDIA Test (9.0)", []),
+    ],
+)  # fmt: skip
+def test_the_rows_gpus_that_this_one_does_not_speak_for_are_named(monkeypatch, here, gpus, flags, measured, not_judged):
+    monkeypatch.setitem(sys.modules, "torch", Torch(here, flags))
+    named = [{"name": name, "capability": capability} for name, capability in gpus.items()]
+    answer = gpu.gpu_matches_row(expectation(gpus=named, flash_attn={"source": "none"}))
+    assert (answer.status, answer.measured) == ("passed", measured)
+    assert answer.data == {"capability": "9.0", "not_judged": not_judged}
+    finding = Finding(check="gpu.matches-row", status=Status(answer.status), data=answer.data)
+    assert gpus_not_judged([finding]) == not_judged
 
 
 def test_needs_at_gpu_are_no_obstacle_at_level_image():

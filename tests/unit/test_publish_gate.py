@@ -8,9 +8,11 @@ from typing import Any
 import publish_samples as samples
 import pytest
 
-from assay import checks, releases
+from assay import checks, matrix, releases
 from assay.certificate import RowEvidence, make_certificate
 from assay.findings import Level
+from assay.matrix.row import Row
+from assay.paths import docker_dir
 from assay.publish.gate import Candidate, Policy, objection
 
 IMAGE = "sha256:" + "1" * 64
@@ -23,6 +25,7 @@ def policy(**changes: Any) -> Policy:
         checks_digest=checks.digest(),
         releases_digest=releases.load().digest,
         required=checks.required,
+        capability=lambda name: releases.load().gpu(name).capability,
     )
     return replace(now, **changes)
 
@@ -59,19 +62,46 @@ def test_each_row_asks_for_its_own_level_unless_publishing_asks_for_another(made
     assert why(Level.GPU) == (short if made is Level.IMAGE else "")
 
 
-def test_level_gpu_asks_for_a_gpu_that_the_row_is_for():
-    evidence = samples.evidence(samples.row(), IMAGE, level=Level.GPU)
-    assert objection_to(evidence, level=Level.GPU) == ""
-    other = replace(
+def judged_on(row: Row, capability: str) -> RowEvidence:
+    evidence = samples.evidence(row, IMAGE, level=Level.GPU)
+    return replace(
         evidence,
         findings=tuple(
-            replace(finding, data={"of_row": False}) if finding.check == "gpu.matches-row" else finding
+            replace(finding, data={"capability": capability}) if finding.check == "gpu.matches-row" else finding
             for finding in evidence.findings
         ),
     )
-    why = objection_to(other, level=Level.GPU)
-    assert why.startswith("it was judged on NVIDIA H100, and the row is for A100: judge it on one of these")
-    assert objection_to(other, level=Level.IMAGE) == ""
+
+
+@pytest.mark.parametrize(
+    ("gpus", "capability", "others"),
+    [
+        (("A100",), "8.0", ""),
+        (("H100", "H200"), "9.0", ""),  # one compute capability, one machine code
+        (("L4", "L40S"), "8.9", ""),  # on a GPU that is neither, perhaps
+        (("A100",), "9.0", "A100 (8.0): judge it on a GPU like A100"),
+        (("L4", "L40S"), "9.0", "L4 (8.9), L40S (8.9): judge it on a GPU like L4"),
+        (("A100", "H100"), "9.0", "A100 (8.0): make a row for each compute capability"),
+        (("A100", "A10", "L4"), "8.6", "A100 (8.0), L4 (8.9): make a row for each compute capability"),
+        (("A100", "A10"), "9.0", "A100 (8.0), A10 (8.6): make a row for each compute capability"),
+        ((), "9.0", ""),
+    ],
+)
+def test_level_gpu_promises_nothing_of_gpus_that_the_row_was_not_judged_on(gpus, capability, others):
+    row = samples.row(gpus=gpus)
+    candidate = Candidate(row=row, certificate=make_certificate(judged_on(row, capability)))
+    why = objection(candidate, lambda name: name, policy(level=Level.GPU))
+    told = f"it was judged on NVIDIA A100-SXM4-40GB ({capability}), which says nothing of {others}"
+    assert why == (f"{told}, or ask for level image (`required-level`)" if others else "")
+    assert objection(candidate, lambda name: name, policy(level=Level.IMAGE)) == ""
+
+
+@pytest.mark.parametrize("matrix_file", ["matrix.toml", "matrix.gpu-host.toml", "examples/matrix.nvidia-cuda.toml"])
+def test_the_rows_of_this_repository_can_be_published_at_the_level_that_they_ask_for(matrix_file):
+    for row in matrix.load(docker_dir().parent / matrix_file).rows:
+        if row.expect == "certify":
+            capabilities = {releases.load().gpu(name).capability for name in row.gpus}
+            assert row.required_level is Level.IMAGE or len(capabilities) == 1
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from binary_compatibility import RUNS_ON
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -237,21 +238,7 @@ def test_bad_toml_and_a_missing_table(folder):
 
 
 @pytest.mark.parametrize(
-    ("code", "capability", "runs"),
-    [
-        ("8.0", "8.0", True),
-        ("8.0", "8.6", True),
-        ("80", "8.9", True),
-        ("sm_80", "9.0", False),
-        ("8.6", "8.0", False),
-        ("90", "8.9", False),
-        ("90a", "9.0", True),
-        ("90a", "9.1", False),
-        ("100f", "10.3", True),
-        ("120", "12.0", True),
-        ("12.0", "10.0", False),
-        ("7.5", "8.0", False),
-    ],
+    ("code", "capability", "runs"), [*RUNS_ON, ("8.0", "8.6", True), ("sm_80", "9.0", False), ("12.0", "10.0", False)]
 )
 def test_machine_code_runs_on(code, capability, runs):
     assert runs_on(code, capability) is runs

@@ -9,7 +9,7 @@ import pytest
 from report_samples import GOOD, ON_GPU, REJECTED, REPORT, absent
 from rich.console import Console
 
-from assay.findings import Level
+from assay.findings import Finding, Level, Status
 from assay.report import Report
 from assay.report.table import table
 from assay.report.words import gpu, human_bytes, in_full, levels, one_line, outcome, telling_line
@@ -75,6 +75,13 @@ def test_the_gpu_comes_with_how_the_container_got_it_where_that_is_known():
     assert gpu(replace(ON_GPU, gpu=older)) == "NVIDIA H100 (GPU-1), driver 580.159.04"
     assert gpu(replace(ON_GPU, gpu={**older, "access": ""})).endswith("580.159.04")
     assert gpu(GOOD) == "none"
+
+
+def test_the_gpus_of_the_row_that_were_not_judged_are_named_behind_the_one_that_was():
+    said = Finding(check="gpu.matches-row", status=Status.PASSED, data={"not_judged": ["A100 (8.0)", "L4 (8.9)"]})
+    assert gpu(replace(ON_GPU, findings=(said,))).endswith("through CDI; not judged: A100 (8.0), L4 (8.9)")
+    for data in ({}, {"of_row": True}, {"not_judged": []}, {"not_judged": None}):  # older ones, and none
+        assert gpu(replace(ON_GPU, findings=(replace(said, data=data),))) == gpu(ON_GPU)
 
 
 def test_the_telling_line_is_the_one_that_the_row_names_wherever_it_stands():

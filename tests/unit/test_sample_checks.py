@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from math import comb
 
@@ -10,14 +11,24 @@ from checks_package import family
 
 from assay.checks.expectations import SAMPLE
 from assay.findings import Level
+from assay.matrix.row import FlashAttn
+from assay.paths import docker_dir
 
 sample, cartoon, framework = family("sample"), family("cartoon"), family("framework")
 SDPA = {"dtype": "fp32", "attention": "sdpa"}
 FLASH = {"dtype": "bf16", "attention": "flash"}
 
 
-def expect(level: str = "image", seed: int = 1, source: str = "auto", runtime: str = "newbie"):
-    raw = {"level": level, "seed": seed, "flash_attn": {"source": source}, "runtime": runtime}
+def expect(
+    level: str = "image",
+    seed: int = 1,
+    source: str = "auto",
+    runtime: str = "newbie",
+    head_dims: tuple[int, ...] = FlashAttn.head_dims,
+    dtypes: tuple[str, ...] = FlashAttn.dtypes,
+):
+    flash_attn = {"source": source, "head_dims": list(head_dims), "dtypes": list(dtypes)}
+    raw = {"level": level, "seed": seed, "flash_attn": flash_attn, "runtime": runtime}
     return framework.Expect({**raw, "sample": SAMPLE[Level(level)]})
 
 
@@ -60,6 +71,33 @@ def test_the_level_decides_what_runs():
     assert sample.usual_run(expect("gpu", source="none")) == {"dtype": "bf16", "attention": "sdpa"}
     assert sample.draws(expect())
     assert not sample.draws(expect(runtime="none"))
+
+
+@pytest.mark.parametrize("kernels", [{"head_dims": (96,)}, {"head_dims": (96, 128)}, {"dtypes": ("fp16",)}])
+def test_a_row_without_the_kernels_of_the_sample_model_draws_without_flash_attn_and_says_so(monkeypatch, kernels):
+    row = expect("gpu", **kernels)
+    run = sample.usual_run(row)
+    assert (run["dtype"], run["attention"]) == ("bf16", "sdpa")
+    # The program that draws counts calls, and is held to SDPA alone: one call of flash-attn would be another run.
+    assert sample.other_than(ran("bf16", "sdpa", 0, 224, 0), run) == ""
+    assert "asked for SDPA" in sample.other_than(ran("bf16", "sdpa", 0, 224, 7), run)
+    told = "the row asks for no flash-attn kernel for the sample model's head dim 64 in bf16"
+    for drawing in ("draw", "start"):
+        monkeypatch.setattr(sample, drawing, lambda expect, required, *_, **__: framework.not_run(required, ""))
+    for question in (sample.generate, sample.parity, sample.soak):
+        assert f"bf16 with SDPA ({told})" in question(row).required
+    assert sample.usual_run(expect("image", **kernels)) == SDPA
+
+
+def test_the_row_alone_decides_that_flash_attn_is_left_out():
+    """A wheel from a base image or a wheelhouse that lacks what the row asks for is asked for it, and fails."""
+    for source in ("auto", "wheelhouse", "release", "compile", "base"):
+        assert sample.usual_run(expect("gpu", source=source, head_dims=(64,), dtypes=("bf16",))) == FLASH
+
+
+def test_the_sample_models_head_dim_is_the_one_that_the_checks_know():
+    config = json.loads((docker_dir() / "runtime/sample-model/transformer/config.json").read_text(encoding="utf-8"))
+    assert config["hidden_size"] / config["num_attention_heads"] == sample.HEAD_DIM
 
 
 def ran(dtype="bf16", attention="flash", flash=224, sdpa=0, seen=224):

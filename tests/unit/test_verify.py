@@ -17,6 +17,7 @@ from assay.certificate import Certificate, make_certificate
 from assay.certificate.dsse import ENVELOPE_MEDIA_TYPE, Envelope, Signature
 from assay.certificate.record import about_manifest
 from assay.certificate.statement import TEST_RESULT
+from assay.findings import Level
 from assay.oci import Manifest, parse_reference
 from assay.publish.attachments import CERTIFICATE_TYPE
 from assay.verify import Examination, Trust, examine
@@ -70,6 +71,18 @@ def by_workflow() -> bytes:
 
 def seen(trust: Trust, *listed: bytes, cosign: tuple[bytes, ...] = ()) -> Examination:
     return examine(InMemoryRegistry(list(listed), list(cosign)), IMAGE, trust)  # type: ignore[arg-type]
+
+
+def test_the_gpus_of_the_row_that_were_not_judged_are_named() -> None:
+    evidence = samples.evidence(samples.row(gpus=("A100", "H100")), CONFIG["digest"], level=Level.GPU)
+    found = tuple(
+        replace(one, data={"not_judged": ["H100 (9.0)"]}) if one.check == "gpu.matches-row" else one
+        for one in evidence.findings
+    )
+    made = about_manifest(make_certificate(replace(evidence, findings=found)), IMAGE.repository, MANIFEST.digest, None)
+    answer, why = seen(Trust(allow_unsigned=True), made.envelope.to_bytes()).answer(Level.GPU)
+    assert answer == "certified"
+    assert "level gpu on NVIDIA A100-SXM4-40GB, driver 580.159.04 (not judged: H100 (9.0)), 2026" in why
 
 
 def test_a_statement_without_end_does_not_hide_the_others() -> None:

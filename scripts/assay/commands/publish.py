@@ -53,13 +53,15 @@ def run(args: argparse.Namespace) -> ExitCode:
     key = load_signing_key(args.key)
     if key is None:
         say("no key: certificates are published UNSIGNED")
+    table = releases.load()
     policy = Policy(
         level=Level(args.level) if args.level else None,
         key=key.public if key else None,
         accept_unsigned=args.accept_unsigned,
         checks_digest=checks.digest(),
-        releases_digest=releases.load().digest,
+        releases_digest=table.digest,
         required=checks.required,
+        capability=lambda name: table.gpu(name).capability,
     )
     engine = Engine.connect(start=False)
     candidates = select(rows, named=args.row, out=args.out, image_id=engine.image_id, policy=policy, on_line=say)

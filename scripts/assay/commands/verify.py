@@ -11,7 +11,7 @@ import json
 
 from assay.commands.registry_options import add_allow_http, add_trust, registry_of, say, trust_of
 from assay.errors import CertificateError, ExitCode
-from assay.findings import Level
+from assay.findings import Level, gpus_not_judged
 from assay.oci import parse_reference
 from assay.verify import Answer, Attested, examine
 
@@ -70,6 +70,7 @@ def _json(one: Attested) -> dict[str, object]:
         "row": one.certificate.evidence.row_id,
         "level": evidence["level"],
         "gpu": evidence["gpu"],
+        "gpus_not_judged": gpus_not_judged(one.certificate.evidence.findings),
         "finished": evidence["finished"],
         "signed_by": one.keyid or None,
     }

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from assay.errors import UsageError
@@ -17,6 +17,8 @@ CDI_KIND = "nvidia.com/gpu"
 # Where the driver's files appear in the container in mode `devices`: where NVIDIA's own images expect them.
 DRIVER_FOLDER = "/usr/local/nvidia"
 LIBRARY_FOLDER = f"{DRIVER_FOLDER}/lib64"
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+MIG = "it is divided by MIG"
 FREE_PERCENT = 10
 """A GPU that nobody uses is 0 % busy; a display or a monitor's own queries make it a few."""
 
@@ -51,6 +53,8 @@ class GpuFacts:
     cdi_devices: full CDI names, `nvidia.com/gpu=0`; empty when the engine has CDI switched off or knows none.
     device_nodes: existing /dev/nvidia* character devices.
     driver_files: the driver's own libraries by file name, and `nvidia-smi`, to the file on this machine.
+    visible: this machine's CUDA_VISIBLE_DEVICES, by which a batch system says which GPUs a job may use; None where it
+    is not set. pci_order: CUDA_DEVICE_ORDER is PCI_BUS_ID: numbers in `visible` count GPUs as the driver does.
     """
 
     gpus: tuple[HostGpu, ...] = ()
@@ -59,6 +63,8 @@ class GpuFacts:
     cdi_devices: tuple[str, ...] = ()
     device_nodes: tuple[str, ...] = ()
     driver_files: Mapping[str, str] = field(default_factory=dict)
+    visible: str | None = None
+    pci_order: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +73,7 @@ class GpuAccess:
 
     device_requests: for the engine's API (modes `runtime` and `cdi`).
     devices, mounts, library_path: device nodes, read-only (source, target) files, and the folder to append to the
-    image's LD_LIBRARY_PATH (mode `devices`).
+    image's LD_LIBRARY_PATH (mode `devices`). among: what of this machine's environment limited the choice, for people.
     """
 
     mode: Mode
@@ -77,6 +83,7 @@ class GpuAccess:
     mounts: tuple[tuple[str, str], ...] = ()
     library_path: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
+    among: str = ""
 
     @property
     def name(self) -> str:
@@ -104,9 +111,9 @@ def choose(facts: GpuFacts, force: str | None = None, capabilities: Collection[s
 
     force: `runtime`, `cdi` or `devices` for the way, `none` for no GPU, or the index or UUID of the GPU; None finds
     both. capabilities: those of the GPUs that the rows are for, such as `8.0`. Without an index or UUID, a GPU is
-    taken that can be used, of these capabilities if there is one, without other work if there is one, with the most
-    free memory.
-    Raises UsageError when what is forced does not exist here.
+    taken that CUDA_VISIBLE_DEVICES leaves and that can be used, of these capabilities if there is one, without other
+    work if there is one, with the most free memory.
+    Raises UsageError when what is forced does not exist here, or nobody can say which GPUs CUDA_VISIBLE_DEVICES means.
     """
     if force == "none":
         return None
@@ -115,11 +122,18 @@ def choose(facts: GpuFacts, force: str | None = None, capabilities: Collection[s
         if force is not None:
             raise UsageError(f"--gpu {force}: this machine has no NVIDIA GPU, or its driver is not loaded")
         return None
-    gpu = _gpu(facts.gpus, force if mode is None else None, capabilities)
+    by_name = force is not None and mode is None
+    allowed = facts.gpus if by_name else _visible(facts)
+    if not allowed:
+        if force is not None:
+            raise UsageError(f"--gpu {force}: {_hidden(facts)}")
+        return None
+    gpu = _gpu(allowed, force if by_name else None, capabilities)
     ways = _ways(gpu, facts, MODES if mode is None else (mode,))
     for way, missing in ways.items():
         if not missing:
-            return _access(way, gpu, facts)
+            among = "" if by_name or facts.visible is None else f"{VISIBLE}={facts.visible}"
+            return replace(_access(way, gpu, facts), among=among)
     if force is None:
         return None
     raise UsageError(f"--gpu {force}: no container can get at {gpu.name} ({gpu.uuid}) that way: {_in_words(ways)}")
@@ -129,8 +143,50 @@ def why_none(facts: GpuFacts) -> str:
     """Return why `choose` finds no GPU without being told one: there is none, or no way to it."""
     if not facts.gpus:
         return "no NVIDIA GPU here"
-    gpu = _gpu(facts.gpus, None, ())
+    allowed = _visible(facts)
+    if not allowed:
+        return _hidden(facts)
+    gpu = _gpu(allowed, None, ())
     return f"no way to {gpu.name}: {_in_words(_ways(gpu, facts, MODES))}"
+
+
+def _visible(facts: GpuFacts) -> tuple[HostGpu, ...]:
+    """Return the GPUs that CUDA_VISIBLE_DEVICES leaves, as CUDA reads it: up to the first word that names no GPU.
+
+    Its numbers are CUDA's, which puts the fastest GPU first and counts GPUs of one kind by their place, as the driver
+    does. Source: CUDA Programming Guide, "CUDA Environment Variables".
+    Raises UsageError where such a number may be another GPU than the driver's.
+    """
+    if facts.visible is None:
+        return facts.gpus
+    found: dict[HostGpu, str] = {}
+    for word in (word.strip().lower() for word in facts.visible.split(",")):
+        named = [
+            gpu
+            for gpu in facts.gpus
+            if str(gpu.index) == word or (word.startswith("gpu-") and gpu.uuid.lower().startswith(word))
+        ]
+        if len(named) != 1:
+            break
+        found.setdefault(named[0], word)
+    counted_alike = facts.pci_order or len({gpu.name for gpu in facts.gpus}) == 1
+    divided = len(facts.gpus) > 1 and any(gpu.unusable == MIG for gpu in facts.gpus)
+    in_doubt = any(word.isdecimal() for word in found.values()) and (divided or not counted_alike)
+    if in_doubt and len(found) < len(facts.gpus):
+        remedy = "" if divided else "set CUDA_DEVICE_ORDER=PCI_BUS_ID, "
+        raise UsageError(
+            f"{VISIBLE}={facts.visible}: where GPUs are of several kinds, or divided by MIG, CUDA does not count them "
+            f"as their driver does. Name them by UUID there, {remedy}or choose one with --gpu: {_listed(facts.gpus)}"
+        )
+    return tuple(found)
+
+
+def _hidden(facts: GpuFacts) -> str:
+    return f"{VISIBLE}={facts.visible!r} leaves none of this machine's GPUs ({_listed(facts.gpus)})"
+
+
+def _listed(gpus: Sequence[HostGpu]) -> str:
+    return ", ".join(f"{gpu.index} = {gpu.uuid} ({gpu.name})" for gpu in gpus)
 
 
 def _ways(gpu: HostGpu, facts: GpuFacts, modes: Sequence[Mode]) -> dict[Mode, str]:
@@ -155,7 +211,7 @@ def _gpu(gpus: Sequence[HostGpu], wanted: str | None, capabilities: Collection[s
     for gpu in gpus:
         if wanted == str(gpu.index) or (len(wanted) >= 8 and gpu.uuid.lower().startswith(wanted.lower())):
             return gpu
-    known = ", ".join(f"{gpu.index} = {gpu.uuid} ({gpu.name})" for gpu in gpus)
+    known = _listed(gpus)
     raise UsageError(f"--gpu {wanted}: not one of {', '.join(MODES)}, none, or a GPU of this machine ({known})")
 
 

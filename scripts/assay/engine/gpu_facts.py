@@ -16,7 +16,7 @@ import requests
 from docker.api import APIClient
 from docker.errors import DockerException
 
-from assay.engine.gpu import CDI_KIND, GpuFacts, HostGpu
+from assay.engine.gpu import CDI_KIND, MIG, VISIBLE, GpuFacts, HostGpu
 from assay.engine.stream import engine_error
 
 MIB = 1 << 20
@@ -54,6 +54,8 @@ def gather(api: APIClient, *, local: bool) -> GpuFacts:
         cdi_devices=tuple(sorted(_cdi_devices(info))),
         device_nodes=tuple(_device_nodes(Path("/dev"))),
         driver_files=driver_files(),
+        visible=os.environ.get(VISIBLE),
+        pci_order=os.environ.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID",
     )
 
 
@@ -105,7 +107,7 @@ def parse_smi(csv: str, minors: dict[str, int]) -> tuple[HostGpu, ...]:
                 capability=capability if re.fullmatch(r"\d+\.\d+", capability) else "",
                 minor=minors.get(uuid, int(index)),
                 busy_percent=int(busy) if busy.isdigit() else 0,
-                unusable="it is divided by MIG" if mig == "Enabled" else PROHIBITED.get(mode, ""),
+                unusable=MIG if mig == "Enabled" else PROHIBITED.get(mode, ""),
             )
         )
     return tuple(gpus)

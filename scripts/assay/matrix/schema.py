@@ -164,7 +164,11 @@ class Settings(Table):
     runtime: Literal["newbie", "none"] = Field(
         Row.runtime, description="`newbie` bakes in the drawing pipeline and test.py; `none` leaves them out."
     )
-    gpus: Names = Field(list(Row.gpus), description="GPUs that the image is meant for, as in releases/gpus.toml.")
+    gpus: Names = Field(
+        list(Row.gpus),
+        description="GPUs that the image is meant for, as in releases/gpus.toml: of one compute capability, where the "
+        "row is to be published at level `gpu`.",
+    )
     runner: Names = Field(list(Row.runner), description="Labels of the GitHub Actions runner that certifies the row.")
     env: dict[EnvName, Line] = Field({}, description="Environment variables of the image beyond what its parts set.")
     files: dict[ImagePath, str] = Field(

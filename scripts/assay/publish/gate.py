@@ -9,7 +9,7 @@ from pathlib import Path
 from assay.certificate import Certificate, RowEvidence, row_json, store
 from assay.certificate.cache import NOT_EVIDENCE
 from assay.errors import CertificateError, Refused
-from assay.findings import Level, Status
+from assay.findings import MATCHES_ROW, Level, Status
 from assay.keys import PublicKey
 from assay.matrix.row import Row
 
@@ -24,7 +24,8 @@ class Policy:
     level: that it must have been made at, at least; None for what each row asks for. key: the public half of the key
     that publishing signs with, None for unsigned publishing. accept_unsigned: with a key, take unsigned certificates
     too and vouch for them with the key. checks_digest, releases_digest: of the checks and the releases table as they
-    are now. required: ids of the checks that a row must pass at a level, by those.
+    are now. required: ids of the checks that a row must pass at a level, by those. capability: of a GPU by its name in
+    the releases table, `8.0`.
     """
 
     level: Level | None
@@ -32,6 +33,7 @@ class Policy:
     checks_digest: str
     releases_digest: str
     required: Callable[[Row, Level], Collection[str]]
+    capability: Callable[[str], str]
     accept_unsigned: bool = False
 
     def level_of(self, row: Row) -> Level:
@@ -107,7 +109,7 @@ def read(row: Row, out: Path) -> Certificate:
 
 def objection(candidate: Candidate, image_id: ImageId, policy: Policy) -> str:
     """Return why a row may not be published, in one line; empty when it may."""
-    for question in (_signature, _verdict, _row, _level, _gpu, _built, _checks, _findings):
+    for question in (_signature, _verdict, _row, _level, _built, _checks, _gpu, _findings):
         why = question(candidate, policy)
         if why:
             return why
@@ -159,16 +161,24 @@ def _level(candidate: Candidate, policy: Policy) -> str:
 
 
 def _gpu(candidate: Candidate, policy: Policy) -> str:
-    """Ask for a GPU that the row promises: one of another kind runs other machine code, which proves nothing of it."""
-    evidence = candidate.evidence
-    if policy.level_of(candidate.row) is not Level.GPU or evidence.level is not Level.GPU:
+    """Ask that nothing is promised of a GPU that runs other machine code than the one which the row was judged on.
+
+    A run judges on one GPU, and a certificate of level gpu speaks for the compute capability of that one alone.
+    """
+    evidence, row = candidate.evidence, candidate.row
+    if policy.level_of(row) is not Level.GPU or evidence.level is not Level.GPU:
         return ""
-    if any(finding.check == "gpu.matches-row" and finding.data.get("of_row") for finding in evidence.findings):
+    judged = next((one.data.get("capability") for one in evidence.findings if one.check == MATCHES_ROW), None)
+    promised = {name: policy.capability(name) for name in row.gpus}
+    others = [f"{name} ({capability})" for name, capability in promised.items() if capability != judged]
+    if not others:
         return ""
     name = evidence.gpu.name if evidence.gpu else "no GPU"
+    several = len(set(promised.values())) > 1
+    remedy = "make a row for each compute capability" if several else f"judge it on a GPU like {row.gpus[0]}"
     return (
-        f"it was judged on {name}, and the row is for {', '.join(candidate.row.gpus)}: judge it on one of these, "
-        "or add the GPU to its `gpus`"
+        f"it was judged on {name} ({judged}), which says nothing of {', '.join(others)}: {remedy}, "
+        "or ask for level image (`required-level`)"
     )
 
 

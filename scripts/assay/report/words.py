@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from typing import Literal
 
-from assay.findings import Finding, Level, Status
+from assay.findings import Finding, Level, Status, gpus_not_judged
 from assay.report.model import Report, RowReport
 
 Outcome = Literal["as-expected", "unexpected", "open"]
@@ -66,12 +66,17 @@ def level(row: RowReport) -> str:
 
 
 def gpu(row: RowReport) -> str:
-    """Return the GPU that a row was judged on, its driver, and how the container got it; `none` without one."""
+    """Return the GPU that a row was judged on, its driver, and how the container got it; `none` without one.
+
+    Behind it, those of the row's GPUs of which that says nothing.
+    """
     if not row.gpu:
         return "none"
     access = row.gpu.get("access")  # reports made before this was kept have none
     way = f", through {GPU_ACCESS.get(access, access)}" if access else ""
-    return f"{row.gpu.get('name')} ({row.gpu.get('uuid')}), driver {row.gpu.get('driver')}{way}"
+    others = gpus_not_judged(row.findings)
+    aside = f"; not judged: {', '.join(others)}" if others else ""
+    return f"{row.gpu.get('name')} ({row.gpu.get('uuid')}), driver {row.gpu.get('driver')}{way}{aside}"
 
 
 def short_id(row: RowReport) -> str:
