@@ -12,9 +12,9 @@ import warnings
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
 from PIL import Image
 
+ROOT = Path(__file__).resolve().parents[2]
 ONE = (
     "<character_1>\n<appearance>red_hair, short_hair, blue_eyes</appearance>\n<position>left</position>\n</character_1>"
 )
