@@ -15,10 +15,8 @@ from assay.engine import Engine, gpu_facts
 from assay.engine.gpu import GpuFacts, HostGpu, choose, why_none
 from assay.engine.gpu_facts import DRIVER_LIBRARY, cdi_names, driver_files, parse_smi
 from assay.errors import UsageError
-from assay.findings import Level
-from assay.matrix.row import FlashAttn, Row
 from assay.progress import View
-from assay.workflow import Settings, _level, foreign_gpu, several_capabilities
+from assay.workflow import Settings, _level
 
 GIB = 1 << 30
 SMI = """\
@@ -313,42 +311,3 @@ def test_cdi_specifications_name_their_devices() -> None:
     assert cdi_names('{"kind": "nvidia.com/gpu", "devices": [{"name": "GPU-1"}]}') == ["nvidia.com/gpu=GPU-1"]
     assert cdi_names('{"kind": "vendor.com/net", "devices": [{"name": "x"}]}') == []
     assert cdi_names("kind: vendor.com/net\ndevices:\n- name: x\n") == []
-
-
-@pytest.mark.parametrize(
-    ("capability", "gpus", "archs", "warned"),
-    [
-        ("9.0", ("A100",), ("80",), True),
-        ("9.0", ("A100",), ("80", "90"), False),
-        ("9.0", ("A100", "H200"), ("80",), False),  # flash-attn.kernels will say what is wrong with that
-        ("8.6", ("A100",), ("80",), False),
-        ("", ("A100",), ("80",), False),  # an old nvidia-smi does not tell
-    ],
-)
-def test_rows_for_another_gpu_are_named_before_anything_is_built(
-    capability: str, gpus: tuple[str, ...], archs: tuple[str, ...], warned: bool
-) -> None:
-    access = choose(facts(gpus=(replace(GPUS[0], capability=capability),)))
-    row = Row(id="r", expect="certify", gpus=gpus, flash_attn=FlashAttn(archs=archs))
-    notes = foreign_gpu([row], access, releases.load())
-    assert bool(notes) is warned
-    assert all(note.startswith("r: neither") and "--level image" in note for note in notes)
-    assert foreign_gpu([row], None, releases.load()) == []
-
-
-@pytest.mark.parametrize(
-    ("row", "warned"),
-    [
-        ({"gpus": ("A100", "H100")}, True),
-        ({"gpus": ("H100", "H200")}, False),
-        ({"gpus": ("A100",)}, False),
-        ({"gpus": ("A100", "H100"), "required_level": Level.IMAGE}, False),
-        ({"gpus": ("A100", "H100"), "expect": "reject"}, False),
-    ],
-)
-def test_rows_that_one_gpu_cannot_speak_for_are_named_before_anything_is_built(row: dict, warned: bool) -> None:
-    rows = [Row(**{"id": "r", "expect": "certify", **row})]
-    notes = several_capabilities(rows, choose(facts()), releases.load())
-    assert bool(notes) is warned
-    assert all(note.startswith("r: `gpus` names several compute capabilities") for note in notes)
-    assert several_capabilities(rows, None, releases.load()) == []
