@@ -13,7 +13,6 @@ from . import nvidia
 from .framework import Answer, Expect, check, failed, passed
 from .gpu_faults import OF_THE_IMAGE
 
-VISIBLE = "CUDA_VISIBLE_DEVICES"
 LIBRARY_VERSION = re.compile(r"/libcuda\.so\.(\d+(?:\.\d+)+)$")
 
 
@@ -48,7 +47,7 @@ def driver_version(expect: Expect) -> Answer:
     measured = f"driver {found['driver']}{serves}: {SUPPORT[support]}"
     if support != "too-old":
         return passed(required, measured, support=support, **found)
-    met = nvidia.probe_with(seeing(dict(os.environ)))
+    met = nvidia.probe_with(nvidia.seeing(os.environ))  # whether the image hides the GPU is for gpu.visible to say
     compatible = forward_compatibility(met, found["driver"], release)
     if compatible == "works":
         measured += f" by itself; served by forward compatibility (cuda-compat: {said_by(met)})"
@@ -57,13 +56,14 @@ def driver_version(expect: Expect) -> Answer:
         text = f"{measured} by itself, and whether the image's cuda-compat helps cannot be told: {said_by(met)}"
         return Answer("error", required, text, text, {"support": support, **found})
     folder = (expect["gpu"] or {}).get("library_path")
-    hidden = nvidia.probe_with(seeing(nvidia.environment_without(folder))) if folder else met
-    if forward_compatibility(hidden, found["driver"], release) == "works":
-        text = (
-            f"{measured} by itself, and the driver's files in {folder} hide the image's cuda-compat "
-            f"({said_by(hidden)}): judge it by NVIDIA's runtime or CDI"
-        )
-        return Answer("error", required, text, text, {"support": support, **found})
+    if folder:
+        hidden = nvidia.probe_with(nvidia.seeing(nvidia.environment_without(folder)))
+        if forward_compatibility(hidden, found["driver"], release) == "works":
+            text = (
+                f"{measured} by itself, and the driver's files in {folder} hide the image's cuda-compat "
+                f"({said_by(hidden)}): judge it by NVIDIA's runtime or CDI"
+            )
+            return Answer("error", required, text, text, {"support": support, **found})
     return failed(required, measured, f"{measured}; {said_by(met)}", support=support, **found)
 
 
@@ -73,11 +73,6 @@ SUPPORT = {
     "(machine code runs; PTX of this release may not)",
     "too-old": "too old for this release",
 }
-
-
-def seeing(environment: dict[str, str]) -> dict[str, str]:
-    """Return an environment that hides no GPU: whether the image hides it is for `gpu.visible` to say."""
-    return {name: value for name, value in environment.items() if name != VISIBLE}
 
 
 def said_by(met: dict[str, Any]) -> str:

@@ -9,8 +9,7 @@ from pathlib import Path
 from . import flash_attention, machine_code, nvidia, torch_build
 from .framework import Answer, Expect, check, failed, passed
 from .gpu_faults import CUDA_ERROR_NO_DEVICE, OF_THE_IMAGE
-
-VISIBLE = "CUDA_VISIBLE_DEVICES"
+from .nvidia import VISIBLE
 
 
 @check(
@@ -67,8 +66,7 @@ def why_no_gpu(error: nvidia.DriverError, hidden: str | None, nodes: list[str]) 
     image and hides nothing. A libcuda that does not suit may be the host's own, in the middle of an update.
     """
     if error.code == CUDA_ERROR_NO_DEVICE and hidden is not None:
-        environment = {name: value for name, value in os.environ.items() if name != VISIBLE}
-        if nvidia.probe_with(environment)["devices"]:
+        if nvidia.probe_with(nvidia.seeing(os.environ))["devices"]:
             return True, f"no GPU: {VISIBLE}={hidden!r} hides the GPU"
         return False, f"no GPU, with or without {VISIBLE}={hidden!r}"
     if error.code in OF_THE_IMAGE:

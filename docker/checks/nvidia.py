@@ -21,6 +21,7 @@ from typing import Any
 NVML = "libnvidia-ml.so.1"
 LIBCUDA = "libcuda.so.1"
 LIBRARY_PATH = "LD_LIBRARY_PATH"
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 PROBE_SECONDS = 60.0
 
 # Kinds of clocks, and reasons to hold them down that are no part of ordinary work: nvml.h, nvmlClockType_t and
@@ -217,6 +218,11 @@ def probe_with(environment: Mapping[str, str]) -> dict[str, Any]:
     except (subprocess.SubprocessError, ValueError, IndexError) as error:
         raise OSError(f"asking for the GPU in another environment: {error}") from error
     return found
+
+
+def seeing(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment that hides no GPU, where whether the image hides one is not the question."""
+    return {name: value for name, value in environment.items() if name != VISIBLE}
 
 
 def environment_without(folder: str) -> dict[str, str]:
