@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -41,10 +42,10 @@ def running(marker: str) -> bool:
     return False
 
 
-def comes_to_run(marker: str) -> bool:
-    """Wait for a process to be seen: for a moment after a shell turned into its last command, it shows no words."""
-    deadline = time.monotonic() + 5
-    while not running(marker):
+def comes_true(condition: Callable[[], bool], seconds: float) -> bool:
+    """Wait until a condition holds, and tell whether it came to that."""
+    deadline = time.monotonic() + seconds
+    while not condition():
         if time.monotonic() > deadline:
             return False
         time.sleep(0.05)
@@ -130,15 +131,13 @@ def test_a_cancelled_build_leaves_nothing_running(builder: Engine, base: str, tm
 
     def stop_when_ready(event: BuildEvent) -> None:
         if event.line == "ready":
-            assert comes_to_run("sleep 86123")
+            # For a moment after a shell turned into its last command, that shows no words.
+            assert comes_true(lambda: running("sleep 86123"), 5)
             cancel.set()
 
     with pytest.raises(Cancelled):
         builder.build(folder, cancel=cancel, on_event=stop_when_ready, log=tmp_path / "log", no_cache=True)
-    deadline = time.monotonic() + 60
-    while running("sleep 86123") and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not running("sleep 86123")
+    assert comes_true(lambda: not running("sleep 86123"), 60)
 
 
 def test_an_exception_in_the_reader_ends_the_build_too(engine: Engine, base: str, tmp_path: Path) -> None:
@@ -150,10 +149,7 @@ def test_an_exception_in_the_reader_ends_the_build_too(engine: Engine, base: str
 
     with pytest.raises(KeyboardInterrupt):
         engine.build(folder, on_event=interrupt, log=tmp_path / "log", no_cache=True)
-    deadline = time.monotonic() + 60
-    while running("sleep 86124") and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not running("sleep 86124")
+    assert comes_true(lambda: not running("sleep 86124"), 60)
 
 
 def test_the_same_context_gives_the_same_image(engine: Engine, base: str, tmp_path: Path) -> None:

@@ -8,11 +8,12 @@ import shutil
 import subprocess
 import sys
 import time
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from checks_package import FOLDER, family
+
+from assay.engine import leftovers
 
 CORE = ("__init__.py", "framework.py", "families.py", "order.py", "processes.py", "runner.py", "run.py", "subject.py")
 HEADER = """\
@@ -112,17 +113,7 @@ def where_it_hangs():
     assert findings["a.hangs"]["measured"] == "no answer within 5 s"
     assert "where_it_hangs" in findings["a.hangs"]["evidence"]
     child = int((tmp_path / "pid").read_text())
-    deadline = time.monotonic() + 5
-    while _alive(child) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not _alive(child)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
+    assert leftovers.wait_for_end(child, 5)
 
 
 def test_noise_is_no_answer_and_the_token_stays_secret(ask):
