@@ -12,7 +12,7 @@ from .flash_attention import has_flash_attn
 from .framework import Answer, Expect, check, failed, passed
 from .gpu_faults import GPU_ERROR, of_the_host
 from .kernels import FLASH_ATTN_FORWARD, ProfilerBlindError, launched
-from .slow_gpu import clocks_during, others_work, others_work_afterwards
+from .slow_gpu import Others, clocks_during
 from .timing import median_ms, times_in_turn
 
 HEAD_DIMS = (32, 64, 96, 128, 192, 256)  # every head dim that flash-attn 2 has kernels for
@@ -40,7 +40,7 @@ def math_factor(head_dim: int) -> float:
     "Is flash-attn as exact as its own tests ask for, on this GPU?",
     needs=("gpu.matches-row", "flash-attn.import"),
     level="gpu",
-    timeout=300,  # 4 to 12 s on an H200; 97 s where the package had a backward pass, all dtypes and SDPA's speed
+    timeout=600,  # 4 to 14 s on an H100; 170 s where the package was SDPA: cuDNN compiles a kernel for every shape
     applies=has_flash_attn,
 )
 def numerics(expect: Expect) -> Answer:
@@ -200,6 +200,7 @@ def speed(expect: Expect) -> Answer:
     """Prove by the profiler that flash-attn's forward kernels ran, and time them against SDPA's math path.
 
     Own kernels that were seen and are too slow count against the image only where the GPU was free and at its clocks.
+    That they are fast enough is believed on a free GPU only: others' work slows the longer path more.
     """
     import torch
 
@@ -209,14 +210,14 @@ def speed(expect: Expect) -> Answer:
     name = "bf16" if "bf16" in expect["flash_attn"]["dtypes"] else expect["flash_attn"]["dtypes"][0]
     required = f"kernels of flash-attn (flash::flash_fwd_*) run, dense and varlen, >= {MATH_FACTOR} x SDPA's math path"
     uuid = (expect["gpu"] or {}).get("uuid", "")
-    busy_before = others_work(uuid)
+    others = Others(uuid)
     unseen: list[str] = []
     slow: list[str] = []
     slow_because = ""
     table: list[dict[str, Any]] = []
     for head_dim in expect["flash_attn"]["head_dims"]:
         try:
-            row, others, held_back = race(flash_attn, head_dim, name, uuid)
+            row, foreign, held_back = race(flash_attn, head_dim, name, uuid)
         except ProfilerBlindError as error:
             return Answer("error", required, "the profiler is blind here, so nothing is proved", str(error))
         except RuntimeError as error:
@@ -226,7 +227,7 @@ def speed(expect: Expect) -> Answer:
         table.append(row)
         for function, kernels in row["kernels"].items():
             if not kernels:
-                seen = "; ".join(dict.fromkeys(kernel[:160] for kernel in others[function])) or "none"
+                seen = "; ".join(dict.fromkeys(kernel[:160] for kernel in foreign[function])) or "none"
                 unseen.append(
                     f"head dim {head_dim}: no flash::flash_fwd kernel ran in {function}; kernels seen: {seen}"
                 )
@@ -240,9 +241,11 @@ def speed(expect: Expect) -> Answer:
     measured = "; ".join(
         f"head dim {row['head_dim']}: {row['tflops']} TFLOP/s, {row['math_factor']} x math" for row in table
     )
-    cause = slow and not unseen and (busy_before or slow_because or others_work_afterwards(uuid))
+    cause = ""
+    if not unseen:
+        cause = slow_because or others.not_excluded() if slow else others.seen()
     if cause:
-        text = f"{measured}: too slow, but {cause}: run it again"
+        text = f"{measured}: {'too slow' if slow else 'fast enough'}, but {cause}: run it again"
         return Answer("error", required, text, "\n".join(slow), {"speed": table, "cause": cause})
     wrong = unseen + slow
     if wrong:
@@ -282,7 +285,7 @@ def race(flash_attn: Any, head_dim: int, name: str, uuid: str) -> tuple[dict[str
 
     seen = {"flash_attn_func": launched(flash), "flash_attn_varlen_func": launched(varlen)}
     own = {function: [one for one in ran if FLASH_ATTN_FORWARD.search(one)] for function, ran in seen.items()}
-    others = {function: [one for one in ran if one not in own[function]] for function, ran in seen.items()}
+    foreign = {function: [one for one in ran if one not in own[function]] for function, ran in seen.items()}
     flash_ms, math_ms = map(median, times_in_turn([flash, math], repeats=15, warmup=3))
     clocks, held_back = clocks_during(uuid, flash)
     sdpa_ms = median_ms(sdpa, repeats=30)
@@ -298,4 +301,4 @@ def race(flash_attn: Any, head_dim: int, name: str, uuid: str) -> tuple[dict[str
         "kernels": {function: sorted({kernel[:200] for kernel in ran}) for function, ran in own.items()},
         **clocks,
     }
-    return row, others, held_back
+    return row, foreign, held_back

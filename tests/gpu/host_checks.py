@@ -29,7 +29,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from host_scenarios import ROOT, SCENARIOS, TIMED, Scenario, table
+from host_scenarios import ROOT, SCENARIOS, Scenario, table
 
 RUNNER = ROOT / "docker/checks/run.py"
 # Another tenant of the GPU, whose queue of products is never empty for long. Prints a line when it has begun.
@@ -59,11 +59,8 @@ def main() -> int:
     chosen = [scenario for scenario in SCENARIOS if not options.scenarios or scenario.name in options.scenarios]
     facts = machine()
     print(json.dumps(facts), flush=True)
-    # The sound one is timed, so it runs alone, and so does what brings its own tenants. What the damaged ones must show
-    # does not depend on the time it takes.
     results = []
-    alone = [one for one in chosen if one.name == "sound" or one.others]
-    for group in (*([one] for one in alone), [one for one in chosen if one not in alone]):
+    for group in (*([one] for one in chosen if one.alone), [one for one in chosen if not one.alone]):
         with ThreadPoolExecutor(max(1, len(group))) as pool:
             for result in pool.map(lambda scenario: run(scenario, options.wheelhouse, facts), group):
                 results.append(result)
@@ -140,10 +137,7 @@ def problems(scenario: Scenario, findings: list[dict[str, Any]]) -> list[str]:
     for one in findings:
         check, status = one["check"], one["status"]
         pattern, no_verdict = scenario.failures.get(check), scenario.errors.get(check)
-        if scenario.others and check in TIMED:
-            if status != "passed" and not (status == "error" and "run it again" in one["measured"]):
-                found.append(f"{check} must pass or say that the GPU was not free; it is {status}: {account(one)}")
-        elif no_verdict:
+        if no_verdict:
             if status != "error" or not re.search(no_verdict, one["measured"]):
                 found.append(f"{check} must give no verdict ({no_verdict!r}); it is {status}: {account(one)}")
         elif status in ("failed", "error") and not (status == "failed" and pattern):

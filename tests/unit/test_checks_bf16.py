@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
 from checks_package import family
@@ -84,6 +85,24 @@ def test_only_time_can_be_the_machines_fault():
     assert not bf16.only_slow({**SLOW, "max_ms": None})
     assert bf16.only_slow({**SLOW, "ratio": 4.0, "max_ms": None})  # others may have met one of the two timings alone
     assert not bf16.only_slow({**SLOW, "ratio": 4.0, "bf16_ms": 0.1, "share_of_peak": 1.4})
+
+
+@pytest.mark.parametrize(
+    ("wrong", "change", "slow_because", "others", "why"),
+    [
+        ([], {}, "it is too hot", ("", "nobody can tell"), ""),  # fast all the same; a slice of a GPU
+        ([], {}, "", ("the GPU was busy", "the GPU was busy"), "fast enough, but the GPU was busy"),
+        (["slow"], {}, "", ("", ""), ""),
+        (["slow"], {}, "it is too hot", ("", ""), "too slow, but it is too hot"),
+        (["slow"], {}, "", ("", "nobody can tell"), "too slow, but nobody can tell"),
+        (["no tensor cores"], {"ratio": 1.1}, "it is too hot", ("the GPU was busy", "the GPU was busy"), ""),
+    ],
+)
+def test_on_a_gpu_that_others_use_nothing_is_fast_or_slow(wrong, change, slow_because, others, why):
+    """The ratio to fp32 was 69 on an H100 with three others, instead of 15: fp32 was interrupted, and bf16 was not."""
+    seen, not_excluded = others
+    gpu = SimpleNamespace(seen=lambda: seen, not_excluded=lambda: not_excluded)
+    assert bf16.why_not_told(wrong, {**SLOW, **change}, slow_because, gpu) == why
 
 
 def test_the_gpus_entry_is_found_by_the_drivers_name():

@@ -12,23 +12,47 @@ slow_gpu, nvidia, timing = map(family, ("slow_gpu", "nvidia", "timing"))
 CLOCKS = {"sm_mhz": 1700, "max_sm_mhz": 1980, "held_down": ()}
 
 
-@pytest.mark.parametrize(
-    ("share", "why"),
-    [(0, ""), (7, ""), (98, "98 % busy with other work"), (None, "nobody can tell whether others used the GPU")],
-)
-def test_other_work_on_the_gpu_is_seen_before_and_after_the_checks_own(monkeypatch, share, why):
-    def utilization(uuid):
-        if share is None:
-            raise nvidia.DriverError("nvmlDeviceGetUtilizationRates", 3, "Not Supported")
-        return share
+@pytest.fixture
+def others(monkeypatch):
+    """`Others` on a GPU of which NVML tells one share after the other, None for that it does not; and the sleeps."""
 
-    monkeypatch.setattr(nvidia, "utilization", utilization)
-    slept = []
-    monkeypatch.setattr(slow_gpu.time, "sleep", slept.append)
-    for found in (slow_gpu.others_work("GPU-1"), slow_gpu.others_work_afterwards("GPU-1")):
-        assert why in found
-        assert bool(why) == bool(found)
-    assert slept == [2.0], "NVML's share is of up to a second ago: the check's own work must be out of it"
+    def look(*shares):
+        told = iter(shares)
+
+        def utilization(uuid):
+            share = next(told)
+            if share is None:
+                raise nvidia.DriverError("nvmlDeviceGetUtilizationRates", 3, "Not Supported")
+            return share
+
+        slept = []
+        monkeypatch.setattr(nvidia, "utilization", utilization)
+        monkeypatch.setattr(slow_gpu.time, "sleep", slept.append)
+        return slow_gpu.Others("GPU-1"), slept
+
+    return look
+
+
+UNKNOWN = "nobody can tell whether others used the GPU"
+
+
+@pytest.mark.parametrize(
+    ("shares", "seen", "not_excluded", "sleeps"),
+    [
+        ((0, 7), "", "", 1),
+        ((98, 98), "98 % busy with other work before the check began", "98 % busy with other work before", 1),
+        ((0, 97), "97 % busy with other work once the check's own was over", "97 % busy with other work once", 1),
+        ((98, 0, 0), "", "", 2),  # what the check before it left
+        ((None, None), "", UNKNOWN, 1),  # a slice of a GPU
+        ((0, None), "", UNKNOWN, 1),
+    ],
+)
+def test_other_work_on_the_gpu_is_seen_before_and_after_the_checks_own(others, shares, seen, not_excluded, sleeps):
+    found, slept = others(*shares)
+    for answer, expected in ((found.seen(), seen), (found.not_excluded(), not_excluded)):
+        assert expected in answer
+        assert bool(expected) == bool(answer)
+    assert slept == [2.0] * sleeps, "NVML's share is of up to a second ago: the check's own work must be out of it"
 
 
 @pytest.mark.parametrize(
