@@ -27,12 +27,17 @@ class Others:
     """
 
     def __init__(self, uuid: str) -> None:
-        """Look now, before the check's own work. What the check before it left in NVML's share is waited for."""
+        """Look now, before the check's own work, at the GPU of a UUID, which this process holds from here on.
+
+        Without persistence mode the driver starts the GPU for its first user and clears its memory, which NVML counts
+        as work (nvml.h, nvmlDeviceGetUtilizationRates). That, and what the check before it left, is waited for.
+        """
+        import torch
+
         self._uuid = uuid
+        torch.empty(1, device="cuda")
+        time.sleep(SETTLE_SECONDS)
         self._before = self._look("before the check began")
-        if self._before[0]:
-            time.sleep(SETTLE_SECONDS)
-            self._before = self._look("before the check began")
         self._after: tuple[str, str] | None = None
 
     def _look(self, when: str) -> tuple[str, str]:
@@ -44,7 +49,7 @@ class Others:
         return (f"the GPU was {share} % busy with other work {when}" if share > FREE_PERCENT else ""), ""
 
     def seen(self) -> str:
-        """Say what was seen, before or now; empty for nothing, and where nobody can tell, as of a slice of a GPU.
+        """Say what was seen, before or now; empty for nothing, and where nobody can tell, as of a virtual GPU.
 
         Asked once the check's own work is over: what others began meanwhile shows only now.
         """

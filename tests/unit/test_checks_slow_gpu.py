@@ -14,7 +14,7 @@ CLOCKS = {"sm_mhz": 1700, "max_sm_mhz": 1980, "held_down": ()}
 
 @pytest.fixture
 def others(monkeypatch):
-    """`Others` on a GPU of which NVML tells one share after the other, None for that it does not; and the sleeps."""
+    """`Others` on a GPU of which NVML tells one share after the other, None for that it does not; and what it did."""
 
     def look(*shares):
         told = iter(shares)
@@ -25,10 +25,12 @@ def others(monkeypatch):
                 raise nvidia.DriverError("nvmlDeviceGetUtilizationRates", 3, "Not Supported")
             return share
 
-        slept = []
+        order = []
+        torch = SimpleNamespace(empty=lambda size, device: order.append(f"holds {device}"))
+        monkeypatch.setitem(sys.modules, "torch", torch)
         monkeypatch.setattr(nvidia, "utilization", utilization)
-        monkeypatch.setattr(slow_gpu.time, "sleep", slept.append)
-        return slow_gpu.Others("GPU-1"), slept
+        monkeypatch.setattr(slow_gpu.time, "sleep", order.append)
+        return slow_gpu.Others("GPU-1"), order
 
     return look
 
@@ -39,20 +41,20 @@ UNKNOWN = "nobody can tell whether others used the GPU"
 @pytest.mark.parametrize(
     ("shares", "seen", "not_excluded", "sleeps"),
     [
-        ((0, 7), "", "", 1),
-        ((98, 98), "98 % busy with other work before the check began", "98 % busy with other work before", 1),
-        ((0, 97), "97 % busy with other work once the check's own was over", "97 % busy with other work once", 1),
-        ((98, 0, 0), "", "", 2),  # what the check before it left
-        ((None, None), "", UNKNOWN, 1),  # a slice of a GPU
-        ((0, None), "", UNKNOWN, 1),
+        ((0, 7), "", "", 2),
+        ((98,), "98 % busy with other work before the check began", "98 % busy with other work before", 1),
+        ((0, 97), "97 % busy with other work once the check's own was over", "97 % busy with other work once", 2),
+        ((None, None), "", UNKNOWN, 2),  # a virtual GPU
+        ((0, None), "", UNKNOWN, 2),
     ],
 )
 def test_other_work_on_the_gpu_is_seen_before_and_after_the_checks_own(others, shares, seen, not_excluded, sleeps):
-    found, slept = others(*shares)
+    found, order = others(*shares)
     for answer, expected in ((found.seen(), seen), (found.not_excluded(), not_excluded)):
         assert expected in answer
         assert bool(expected) == bool(answer)
-    assert slept == [2.0] * sleeps, "NVML's share is of up to a second ago: the check's own work must be out of it"
+    # NVML's share is of up to a second ago: the start of the GPU, and the check's own work, must be out of it.
+    assert order == ["holds cuda", *[2.0] * sleeps]
 
 
 @pytest.mark.parametrize(

@@ -154,16 +154,24 @@ def test_trouble_of_the_gpu_ends_the_check_and_trouble_of_the_host_gives_no_verd
 FREE, BUSY = [0, 0], [0, 97]
 
 
+def told(share):
+    """Return what NVML tells, or raise as it does where it tells nothing."""
+    if share is None:
+        raise nvidia.DriverError("nvmlDeviceGetUtilizationRates", 3, "Not Supported")
+    return share
+
+
 @pytest.fixture
 def speed(monkeypatch):
     """The check, with the time of flash-attn in ms, whether its kernels were seen, and what the machine was like."""
-    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(manual_seed=lambda seed: None))
+    torch = SimpleNamespace(manual_seed=lambda seed: None, empty=lambda size, device: None)
+    monkeypatch.setitem(sys.modules, "torch", torch)
     monkeypatch.setitem(sys.modules, "flash_attn", SimpleNamespace())
     monkeypatch.setattr("time.sleep", lambda seconds: None)
 
     def ask(ms, *, kernels=("flash::flash_fwd_kernel",), held_back="", busy=FREE):
         shares = iter(busy)
-        monkeypatch.setattr(nvidia, "utilization", lambda uuid: next(shares))
+        monkeypatch.setattr(nvidia, "utilization", lambda uuid: told(next(shares)))
         functions = ("flash_attn_func", "flash_attn_varlen_func")
         row = {
             "head_dim": 128, "ms": ms, "sdpa_math_ms": 4.4, "math_factor": round(4.4 / ms, 2), "tflops": 300.0,
@@ -189,6 +197,13 @@ def test_a_package_is_not_called_fast_on_a_gpu_that_others_use(speed):
         assert (answer.status, answer.data["speed"][0]["math_factor"]) == ("error", 3.38)
         assert "fast enough, but the GPU was 9" in answer.measured
         assert answer.measured.endswith("run it again")
+
+
+def test_a_pass_says_where_nobody_can_tell_whether_others_used_the_gpu(speed):
+    answer = speed(1.3, busy=[None, None])
+    assert answer.status == "passed"
+    assert "; nobody can tell whether others used the GPU (nvmlDeviceGetUtilizationRates" in answer.measured
+    assert "nobody" not in speed(1.3).measured
 
 
 def test_a_slow_package_on_a_free_gpu_fails(speed):
