@@ -75,12 +75,15 @@ def exclusive(folder: Path) -> Iterator[None]:
 def lock_file(name: str) -> Path:
     """Return a file of this machine that stands for something there is only one of, for processes to lock.
 
-    It lies where every process of the machine looks for it, whatever its TMPDIR, and is created where it is missing,
-    readable by all whatever its umask: reading is enough for a lock.
+    It lies where every process of the machine looks for it, whatever its TMPDIR and whoever may write to the first of
+    the folders, and is created where it is missing, readable by all whatever its umask: reading is enough for a lock.
     Raises OSError where that folder cannot be written to, or where the name is taken by something else than a file.
     """
-    folder = next((place for place in LOCK_FOLDERS if os.access(place, os.W_OK)), LOCK_FOLDERS[-1])
-    path = folder / f"assay-{name}.lock"
+    places = [folder / f"assay-{name}.lock" for folder in LOCK_FOLDERS]
+    for path in places:
+        if path.is_file() and not path.is_symlink():
+            return path
+    path = next((place for place in places if os.access(place.parent, os.W_OK)), places[-1])
     try:
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL, 0o644)
     except FileExistsError:

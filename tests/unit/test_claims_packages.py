@@ -48,6 +48,18 @@ def test_no_wheel_is_no_measurement(tmp_path, monkeypatch):
         by_packages.flash_attn_docstring(Context())
 
 
+def test_a_wheel_without_a_compiled_module_is_passed_over(tmp_path, monkeypatch):
+    monkeypatch.setenv("ASSAY_STATE", str(tmp_path))
+    made = tmp_path / "wheelhouse" / "key"
+    made.mkdir(parents=True)
+    (made / "flash_attn-2.8.3+assay.nokernels-py3-none-any.whl").write_bytes(b"never opened")
+    with pytest.raises(NotMeasuredError, match="--wheelhouse"):
+        by_packages.flash_attn_docstring(Context())
+    assert (
+        "cp311-cp311-linux" in by_packages.flash_attn_docstring(Context(wheelhouses=(wheelhouse(made, "text"),))).text
+    )
+
+
 def test_a_wheel_that_is_damaged_or_still_being_made_is_no_traceback(tmp_path, monkeypatch):
     monkeypatch.setenv("ASSAY_STATE", str(tmp_path))
     partial = tmp_path / "wheelhouse" / ".key.abc"

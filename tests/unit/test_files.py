@@ -53,6 +53,23 @@ def test_a_lock_file_is_one_for_all_and_readable(tmp_path, monkeypatch):
     assert path.stat().st_mode & 0o777 == 0o644, "a container's own user reads it, too"
 
 
+def test_who_may_not_write_to_the_first_folder_locks_the_same_file_as_who_may(tmp_path, monkeypatch):
+    first, last = tmp_path / "lock", tmp_path / "tmp"
+    first.mkdir()
+    last.mkdir()
+    monkeypatch.setattr(files, "LOCK_FOLDERS", (first, last))
+    of_root = lock_file("GPU-1")
+    monkeypatch.setattr(
+        files.os, "access", lambda folder, mode: folder != first
+    )  # /run/lock is root's on some machines
+    of_user = lock_file("GPU-2")
+    assert (of_root.parent, of_user.parent) == (first, last)
+    assert lock_file("GPU-1") == of_root
+    monkeypatch.undo()
+    monkeypatch.setattr(files, "LOCK_FOLDERS", (first, last))
+    assert lock_file("GPU-2") == of_user
+
+
 def test_a_link_in_the_place_of_a_lock_file_is_not_followed(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "LOCK_FOLDERS", (tmp_path,))
     (tmp_path / "secret").write_text("not for containers")

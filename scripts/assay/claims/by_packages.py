@@ -128,12 +128,17 @@ def environment_switches(context: Context) -> Measured:
 
 
 def flash_attn_wheel(context: Context) -> Path:
-    """Return a flash-attn wheel of this machine: from the wheelhouses, else from the ones that were built here."""
+    """Return a flash-attn wheel of this machine: from the wheelhouses, else from the ones that were built here.
+
+    Never one without a compiled module, such as that of the default matrix's row `no-kernels`: what a claim says of
+    flash-attn is asked of its machine code, too.
+    """
     # `[!.]`: without the folders in which a wheel is still being made.
     folders = [*context.wheelhouses, *sorted((paths.state_dir() / "wheelhouse").glob("[!.]*"))]
     for folder in folders:
         for path in sorted(folder.glob("flash_attn-*.whl")):
-            return path
+            if not path.name.endswith("-none-any.whl"):
+                return path
     raise NotMeasuredError("no flash-attn wheel: name a folder with --wheelhouse, or run `assay matrix` first")
 
 
