@@ -36,13 +36,14 @@ RUNNER = ROOT / "docker/checks/run.py"
 TENANT = """
 import torch
 a = torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16)
-begun = False
-while True:
+def work():
     for _ in range(50):
         a @ a
     torch.cuda.synchronize()
-    begun or print("at work", flush=True)
-    begun = True
+work()
+print("at work", flush=True)
+while True:
+    work()
 """
 
 

@@ -29,9 +29,13 @@ def test_declarations_are_compared_without_their_layout():
     )
 
 
+EXTENSION = "flash_attn_2_cuda.cpython-311-x86_64-linux-gnu.so"
+
+
 def wheelhouse(folder: Path, docstring: str) -> Path:
     with zipfile.ZipFile(folder / "flash_attn-2.8.3-cp311-cp311-linux_x86_64.whl", "w") as wheel:
         wheel.writestr("flash_attn/flash_attn_interface.py", f'def flash_attn_func():\n    """{docstring}"""\n')
+        wheel.writestr(EXTENSION, b"")
     return folder
 
 
@@ -52,7 +56,9 @@ def test_a_wheel_without_a_compiled_module_is_passed_over(tmp_path, monkeypatch)
     monkeypatch.setenv("ASSAY_STATE", str(tmp_path))
     made = tmp_path / "wheelhouse" / "key"
     made.mkdir(parents=True)
-    (made / "flash_attn-2.8.3+assay.nokernels-py3-none-any.whl").write_bytes(b"never opened")
+    for name in ("2.8.3+assay.nokernels-py3-none-any", "2.8.3+skipped-cp310-cp310-linux_x86_64"):
+        with zipfile.ZipFile(made / f"flash_attn-{name}.whl", "w") as wheel:
+            wheel.writestr("flash_attn/flash_attn_interface.py", "")
     with pytest.raises(NotMeasuredError, match="--wheelhouse"):
         by_packages.flash_attn_docstring(Context())
     assert (
@@ -71,7 +77,7 @@ def test_a_wheel_that_is_damaged_or_still_being_made_is_no_traceback(tmp_path, m
         by_packages.flash_attn_docstring(Context(wheelhouses=(partial,)))
     wheelhouse(partial, "text")
     with zipfile.ZipFile(partial / "flash_attn-2.8.3-cp311-cp311-linux_x86_64.whl", "w") as wheel:
-        wheel.writestr("other.py", "")
+        wheel.writestr(EXTENSION, b"")
     with pytest.raises(IngredientError, match=r"0 files of the wheel end in 'flash_attn/flash_attn_interface\.py'"):
         by_packages.flash_attn_docstring(Context(wheelhouses=(partial,)))
 

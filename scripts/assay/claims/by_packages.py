@@ -15,6 +15,7 @@ from assay import paths, releases
 from assay.claims.packages import member, open_file, open_wheel
 from assay.claims.table import Context, Measured, NotMeasuredError, numbers
 from assay.errors import IngredientError
+from assay.wheels.wheel import EXTENSION_NAME
 
 ARTICLES_RELEASES = ("12.0.146", "12.1.105", "12.2.0")  # the three that the article compares
 NVJITLINK_SYMBOL = "__nvJitLinkAddData_12_1"
@@ -131,14 +132,15 @@ def flash_attn_wheel(context: Context) -> Path:
     """Return a flash-attn wheel of this machine: from the wheelhouses, else from the ones that were built here.
 
     Never one without a compiled module, such as that of the default matrix's row `no-kernels`: what a claim says of
-    flash-attn is asked of its machine code, too.
+    flash-attn is asked of its machine code, too. Raises IngredientError when a wheel is damaged.
     """
     # `[!.]`: without the folders in which a wheel is still being made.
     folders = [*context.wheelhouses, *sorted((paths.state_dir() / "wheelhouse").glob("[!.]*"))]
     for folder in folders:
         for path in sorted(folder.glob("flash_attn-*.whl")):
-            if not path.name.endswith("-none-any.whl"):
-                return path
+            with open_file(path) as wheel:
+                if any(map(EXTENSION_NAME.fullmatch, wheel.namelist())):
+                    return path
     raise NotMeasuredError("no flash-attn wheel: name a folder with --wheelhouse, or run `assay matrix` first")
 
 
